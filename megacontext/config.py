@@ -1,0 +1,115 @@
+"""Configuration: one YAML file = one typed config; the file's name is the run's name.
+
+The models below are the whole vocabulary; the docstring under a field is its help. How a file, the environment and
+flags become such a model is in `config_loader.py`.
+
+Knows nothing about files, models or memory: no torch here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PATH = "a path"  # marks the fields that `config_loader` makes absolute
+FilePath = Annotated[str, PATH]
+
+
+class Section(BaseModel):
+    """Base of all sections: closed, immutable, documented."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """Which model, and how it runs."""
+
+    path: FilePath = "artifacts/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+    """A .gguf file, a folder with config.json and safetensors, or a nanochat checkpoint folder."""
+    dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
+    """Number format; auto: bfloat16 where the hardware computes in it, else float32."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the model runs; auto: a GPU if there is one."""
+    threads: Annotated[int | None, Field(ge=1, le=1024)] = None
+    """CPU threads; null leaves the choice to torch."""
+    generation: str | None = None
+    """Generation of a nanochat checkpoint, for what cannot be detected."""
+
+
+class MemoryConfig(Section):
+    """What the model sees of its history."""
+
+    cache: Literal["megacontext", "full", "recency", "none"] = "megacontext"
+    """megacontext: a budgeted view of everything; full: a plain cache; recency: first block and last tokens."""
+    budget: Annotated[int, Field(ge=1)] = 1024
+    """Slots in view, everything included."""
+    block: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Tokens of a block."""
+    mode: Literal["frozen", "exact"] = "frozen"
+    """frozen: keys and values as first computed; exact: recomputed from the earliest edit, for checking."""
+    protect_first: Annotated[int, Field(ge=0)] = 1
+    """Blocks at the start that always stay exact."""
+    recent_tokens: Annotated[int, Field(ge=0)] = 480
+    """Newest tokens that always stay exact."""
+    far_blocks: Annotated[int, Field(ge=0)] = 16
+    """Most exact blocks far from the tail while text flows."""
+    prompt_blocks: Annotated[int, Field(ge=0)] = 2
+    """Exact blocks far from the tail when a prompt ends."""
+    tick_tokens: Annotated[int, Field(ge=1)] = 1
+    """Tokens between two refocuses."""
+    read_chunk: Annotated[int, Field(ge=1)] = 32
+    """Tokens of one pass while reading."""
+    gist_slots: tuple[int, ...] = (0, 0, 0, 0)
+    """Slots of a gist per level, from level 1."""
+    scorer: Literal["mix", "lexical", "semantic", "attention", "recency", "random"] = "mix"
+    """What decides which blocks deserve detail."""
+    seed: int = 0
+    """Seed of the random scorer."""
+
+
+class ChatConfig(Section):
+    """How replies are made."""
+
+    system: str | None = None
+    """System prompt; null takes the model's own."""
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.3
+    """0 always takes the likeliest token."""
+    top_k: Annotated[int | None, Field(ge=1)] = 40
+    """Sample among the k likeliest tokens; null: among all."""
+    max_tokens: Annotated[int, Field(ge=1)] = 256
+    """Most tokens of one reply."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of sampling."""
+
+
+class TelemetryConfig(Section):
+    """What is recorded of a run."""
+
+    log_dir: FilePath = "artifacts/run_logs"
+    """Folder of the event logs."""
+    summed_ticks: Annotated[int, Field(ge=1, le=32)] = 32
+    """Consecutive ticks that one tick event sums up."""
+
+
+class SessionConfig(Section):
+    """Where conversations are kept."""
+
+    root: FilePath = "artifacts/sessions"
+    """Folder of the sessions, one folder each."""
+    name: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = None
+    """Session to go on with or to begin; null: a new one named after the time."""
+    ephemeral: bool = False
+    """Keep nothing on disk."""
+    durability: Literal["turn", "sync"] = "turn"
+    """turn: one sync to disk a turn; sync: one after each append."""
+
+
+class DemoConfig(Section):
+    """The chat's whole configuration."""
+
+    model: ModelConfig = ModelConfig()
+    memory: MemoryConfig = MemoryConfig()
+    chat: ChatConfig = ChatConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+    session: SessionConfig = SessionConfig()
