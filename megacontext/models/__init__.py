@@ -1,0 +1,48 @@
+"""Models behind one contract: `load_model` looks at a path and picks the reader.
+
+base.py    what a model file offers             text.py           text to ids and back
+llama.py   the Llama family                     chat_template.py  conversations, from a Jinja template
+gguf.py, safetensors.py, nanochat.py            one file format each
+
+Nothing here is imported before it is needed: command lines answer `--help` without torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from megacontext.errors import ConfigError, MissingAsset
+
+if TYPE_CHECKING:
+    from megacontext.config import ModelConfig
+    from megacontext.models.base import LoadedModel
+
+BOOTSTRAP = "python tools/bootstrap_env.py"
+
+
+def load_model(config: ModelConfig) -> LoadedModel:
+    """A .gguf file, a folder with config.json and *.safetensors, or a nanochat checkpoint folder -> a ready model.
+
+    Raises MissingAsset when nothing is there, ConfigError for a kind that is not supported, ModelFileError for a
+    damaged file.
+    """
+    path = Path(config.path).expanduser()
+    if not path.exists():
+        raise MissingAsset(f"no model at {path}; `{BOOTSTRAP}` brings the demo model, or set model.path")
+    if path.is_file() and path.suffix.lower() == ".gguf":
+        from megacontext.models.load_llama import load_gguf
+
+        return load_gguf(path, config)
+    if path.is_dir() and (path / "config.json").exists():
+        from megacontext.models.load_llama import load_folder
+
+        return load_folder(path, config)
+    if path.is_dir() and any(path.rglob("model_*.pt")):
+        from megacontext.models.nanochat import load_nanochat
+
+        return load_nanochat(path, config)
+    raise ConfigError(
+        f"{path} is no model: expected a .gguf file, a folder with config.json and *.safetensors, "
+        "or a nanochat checkpoint folder with model_*.pt"
+    )
