@@ -1,0 +1,314 @@
+"""nanochat's GPT, every checkpoint generation, behind the hook.
+
+Notable features:
+- the generation is a table of constants (`generations.py`); a checkpoint of any age computes what it computed then
+- rotary positions, QK-norm, untied embeddings, squared ReLU, norms without weights, no biases, grouped-query attention
+- since G1 learned residual scales and sliding windows, since G2 value embeddings, since G4 smear and backout
+- two ways to call it: `forward(stream, cache)` is the hook, `forward(idx, targets, kv_cache)` is upstream's
+
+It does not know where rows sit, which rows they see, or what is remembered: all of that is the cache's. Keys and
+queries leave a block normalised and un-rotated (upstream rotates first; both ways give the same, see `KeyRotation`).
+
+Shapes: B batch, T rows, D model width, H query heads, Hk KV heads, d head width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from nanochat.attention import attention
+from nanochat.generations import LATEST, SMEAR_CHANNELS, Generation
+from nanochat.gpt_cost import GPTCost
+from nanochat.gpt_init import init_weights
+from nanochat.gpt_spec import SpecCache
+from nanochat.hook import KVCache, ModelSpec, Stream
+from nanochat.kv_cache import NoCache
+from nanochat.sampling import Sampler
+
+
+@dataclass
+class GPTConfig:
+    """Sizes of a model. Field names and defaults are upstream's: a checkpoint's meta holds asdict(config)."""
+
+    sequence_len: int = 2048
+    vocab_size: int = 32768
+    n_layer: int = 12
+    n_head: int = 6
+    n_kv_head: int = 6
+    n_embd: int = 768
+    window_pattern: str = "SSSL"
+
+    def __post_init__(self) -> None:
+        if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
+            raise ValueError(f"n_embd {self.n_embd} must divide into n_head {self.n_head} heads of even width")
+        if self.n_head % self.n_kv_head:
+            raise ValueError(f"n_head {self.n_head} must be a multiple of n_kv_head {self.n_kv_head}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GPTConfig:
+        """Raises ValueError naming any key that is no field."""
+        known = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ValueError(f"unknown model_config key {key!r}; known are {', '.join(known)}")
+        return cls(**values)
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+
+def norm(x: Tensor) -> Tensor:
+    """Root-mean-square norm over the last dimension, without weights."""
+    return F.rms_norm(x, (x.size(-1),))
+
+
+def has_ve(layer_idx: int, n_layer: int) -> bool:
+    """Value embeddings stand in every other layer, the last one included."""
+    return layer_idx % 2 == (n_layer - 1) % 2
+
+
+def apply_rotary_emb(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Upstream's rotation, for code that calls it: x (B, T, H, d), cos and sin broadcastable (1, T, 1, d / 2)."""
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos + b * sin, b * cos - a * sin], -1)
+
+
+class Linear(nn.Linear):
+    """No bias; the weight follows the activation's dtype, so float32 master weights serve any compute dtype."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
+        super().__init__(in_features, out_features, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class CausalSelfAttention(nn.Module):
+    def __init__(self, config: GPTConfig, layer_idx: int, generation: Generation = LATEST) -> None:
+        super().__init__()
+        self.layer_idx, self.generation = layer_idx, generation
+        self.n_head, self.n_kv_head, self.head_dim = config.n_head, config.n_kv_head, config.head_dim
+        self.c_q = Linear(config.n_embd, config.n_head * self.head_dim)
+        self.c_k = Linear(config.n_embd, config.n_kv_head * self.head_dim)
+        self.c_v = Linear(config.n_embd, config.n_kv_head * self.head_dim)
+        self.c_proj = Linear(config.n_embd, config.n_embd)
+        if generation.gate_channels and has_ve(layer_idx, config.n_layer):
+            self.ve_gate = Linear(generation.gate_channels, config.n_kv_head)
+
+    def forward(self, u: Tensor, value: Tensor | None, cache: KVCache) -> Tensor:
+        """u (B, T, D) normalised block input, value (B, T, Hk * d) value embeddings or None -> (B, T, D)."""
+        q = self._heads(self.c_q(u), self.n_head)
+        k = self._heads(self.c_k(u), self.n_kv_head)
+        v = self._heads(self.c_v(u), self.n_kv_head)
+        if value is not None:
+            gate = self.generation.gate_factor * torch.sigmoid(self.ve_gate(u[..., : self.generation.gate_channels]))
+            v = v + gate.transpose(1, 2).unsqueeze(-1) * self._heads(value, self.n_kv_head)
+        view = cache.update(self.layer_idx, self._scaled_norm(q), self._scaled_norm(k), v)
+        return self.c_proj(attention(view).to(u.dtype))
+
+    def _heads(self, x: Tensor, heads: int) -> Tensor:
+        """(B, T, heads * d) -> (B, heads, T, d)"""
+        return x.view(x.shape[0], x.shape[1], heads, self.head_dim).transpose(1, 2)
+
+    def _scaled_norm(self, x: Tensor) -> Tensor:
+        scale = self.generation.qk_scale
+        return norm(x) if scale == 1.0 else norm(x) * scale
+
+
+class MLP(nn.Module):
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.relu(self.c_fc(x)).square())
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPTConfig, layer_idx: int, generation: Generation = LATEST) -> None:
+        super().__init__()
+        self.attn = CausalSelfAttention(config, layer_idx, generation)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, value: Tensor | None, cache: KVCache) -> Tensor:
+        x = x + self.attn(norm(x), value, cache)
+        return x + self.mlp(norm(x))
+
+
+class Transformer(nn.Module):
+    """Embedding and blocks, under upstream's parameter names."""
+
+    def __init__(self, config: GPTConfig, vocab_rows: int, generation: Generation) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(vocab_rows, config.n_embd)
+        self.h = nn.ModuleList(Block(config, i, generation) for i in range(config.n_layer))
+
+    @property
+    def blocks(self) -> list[Block]:
+        return cast("list[Block]", list(self.h))
+
+
+class GPT(GPTCost, nn.Module):
+    """Implements `nanochat.hook.BaseModel`.
+
+    pad_vocab_size_to: vocabulary rows are padded to a multiple of it; the rows that a checkpoint has are always right.
+    compute_dtype: dtype of activations; weights stay as they are. The constructor works on the meta device.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        pad_vocab_size_to: int = 64,
+        *,
+        generation: Generation = LATEST,
+        compute_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.config, self.generation, self.compute_dtype = config, generation, compute_dtype
+        self.windows = generation.windows(config.window_pattern, config.n_layer, config.sequence_len)
+        self._check_width()
+        self._specs = SpecCache()
+        layers, width = config.n_layer, config.n_embd
+        padded = -(-config.vocab_size // pad_vocab_size_to) * pad_vocab_size_to
+        self.transformer = Transformer(config, padded, generation)
+        self.lm_head = Linear(width, padded)
+        if generation.lambdas:
+            self.resid_lambdas = nn.Parameter(torch.ones(layers))
+            self.x0_lambdas = nn.Parameter(torch.zeros(layers))
+        if generation.gate_channels:
+            kv_width = config.n_kv_head * config.head_dim
+            with_values = [i for i in range(layers) if has_ve(i, layers)]
+            self.value_embeds = nn.ModuleDict({str(i): nn.Embedding(padded, kv_width) for i in with_values})
+        if generation.smear:
+            self.smear_gate = Linear(SMEAR_CHANNELS, 1)
+            self.smear_lambda = nn.Parameter(torch.zeros(1))
+            self.backout_lambda = nn.Parameter(torch.full((1,), 0.2))
+
+    def _check_width(self) -> None:
+        needed = max(self.generation.gate_channels, SMEAR_CHANNELS if self.generation.smear else 0)
+        if self.config.n_embd < needed:
+            raise ValueError(f"n_embd is {self.config.n_embd}; {self.generation.name} needs at least {needed}")
+
+    # --- the hook ---
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._specs.get(self)
+
+    def embed(self, tokens: Tensor) -> Stream:
+        """tokens (B, T) int64 -> Stream. Value embeddings are looked up by tokens; `side` can bring others."""
+        return Stream(norm(self.transformer.wte(tokens).to(self.compute_dtype)), tokens)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden (B, T, D) -> (B, T, V) float32, softly capped."""
+        raw = self.lm_head(hidden)[..., : self.config.vocab_size].float()
+        return self.generation.softcap * torch.tanh(raw / self.generation.softcap)
+
+    def forward(
+        self,
+        idx: Tensor | Stream,
+        targets: Tensor | KVCache | None = None,
+        kv_cache: KVCache | None = None,
+        loss_reduction: str = "mean",
+        *,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """The hook: forward(stream, cache) -> final normalised rows (B, T, D).
+
+        Upstream: forward(idx (B, T), targets (B, T) or None, kv_cache, loss_reduction 'mean' | 'sum' | 'none') ->
+        logits (B, T, V) float32 without targets, else the cross entropy over targets other than -1.
+        """
+        if isinstance(idx, Stream):
+            return self._rows(idx, cast(KVCache, targets if cache is None else cache))
+        logits = self.logits(self._rows(self.embed(idx), self._cache(kv_cache)))
+        if targets is None:
+            return logits
+        flat = cast(Tensor, targets).reshape(-1)
+        return F.cross_entropy(logits.flatten(0, 1), flat, ignore_index=-1, reduction=loss_reduction)
+
+    def _cache(self, cache: KVCache | None) -> KVCache:
+        if cache is None:
+            return NoCache(self._specs.get(self, fingerprint=False))
+        if not isinstance(cache, KVCache):
+            raise TypeError(f"kv_cache is a {type(cache).__name__}; it must implement nanochat.hook.KVCache")
+        bind = getattr(cache, "bind", None)  # upstream's KVCache is made without a model
+        if bind is not None:
+            bind(self._specs.get(self, fingerprint=False))
+        return cache
+
+    def _rows(self, stream: Stream, cache: KVCache) -> Tensor:
+        cache.begin(stream)
+        x = self._smear(stream.x, cache) if self.generation.smear else stream.x
+        x0, middle = x, x
+        for i, block in enumerate(self.transformer.blocks):
+            if self.generation.lambdas:
+                x = self.resid_lambdas[i] * x + self.x0_lambdas[i] * x0
+            x = block(x, self._value(i, stream), cache)
+            if i == self.config.n_layer // 2:
+                middle = x
+        if self.generation.smear:
+            x = x - self.backout_lambda.to(x.dtype) * middle
+        return norm(x)
+
+    def _smear(self, x: Tensor, cache: KVCache) -> Tensor:
+        """Mix the previous row into each row. The first row of a chunk finds its previous one in the cache's carry."""
+        first = torch.zeros_like(x[:, :1]) if cache.carry is None else cache.carry.to(x.dtype)
+        cache.carry = x[:, -1:].clone()  # a clone: a view would keep the whole chunk alive
+        gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[..., :SMEAR_CHANNELS]))
+        return x + gate * torch.cat([first, x[:, :-1]], 1)
+
+    def _value(self, layer: int, stream: Stream) -> Tensor | None:
+        """(B, T, Hk * d) value embeddings of a layer, or None. Rows that are no tokens bring theirs in `side`."""
+        if not self.generation.gate_channels or not has_ve(layer, self.config.n_layer):
+            return None
+        given = stream.side.get(f"value_embeds.{layer}")
+        if given is None and stream.tokens is not None:
+            given = self.value_embeds[str(layer)](stream.tokens)
+        return None if given is None else given.to(stream.x.dtype)
+
+    # --- upstream's public helpers; those about cost are in gpt_cost.py ---
+
+    def get_device(self) -> torch.device:
+        return self.transformer.wte.weight.device
+
+    @property
+    def window_sizes(self) -> list[tuple[int, int]]:
+        """Per layer (left, right), as upstream; (-1, 0) for full attention."""
+        return [(-1 if window is None else window, 0) for window in self.windows]
+
+    def init_weights(self) -> None:
+        init_weights(self)
+
+    def cast_for_inference(self, dtype: torch.dtype) -> GPT:
+        """Matrices and embeddings to `dtype`, which becomes the compute dtype; learned scalars keep float32."""
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                parameter.data = parameter.data.to(dtype)
+        self.compute_dtype = dtype
+        return self
+
+    @torch.no_grad()
+    def generate(
+        self,
+        tokens: Sequence[int],
+        max_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 42,
+    ) -> Iterator[int]:
+        """The naive reference: no cache, one row, no stop tokens, no tools. Yields `max_tokens` ids."""
+        sample = Sampler(temperature, top_k, seed)
+        ids = torch.tensor([list(tokens)], dtype=torch.long, device=self.get_device())
+        for _ in range(max_tokens):
+            token = sample(self(ids)[:, -1])
+            ids = torch.cat([ids, ids.new_tensor([[token]])], 1)
+            yield token
