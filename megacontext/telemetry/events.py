@@ -82,7 +82,7 @@ class Tick(Event):
     refused: int | None = None
     faults: int | None = None
     recomputed_blocks: int | None = None
-    lod_counts: dict[str, int] | None = None
+    lod_counts: dict[int, int] | None = None
     delta_nll: float | None = None
     delta_nll_baseline: str | None = None
     latency_ms: dict[str, float] | None = None

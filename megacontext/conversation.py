@@ -1,0 +1,292 @@
+"""A conversation: turns of text on one side, a model with its memory on the other.
+
+Prompts are built from ids (`ChatFormat`), never by pasting text together. The token log comes first: an id is in the
+log before the model is fed with it, so a crash loses no token that was shown. Two lists tell where a conversation
+stands: what is logged but not yet fed (`_unfed`, the last id of a reply that was cut short), and whether a reply
+still lacks its closing ids, which are written just before the next turn.
+
+Knows nothing about terminals, files or kinds of memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from megacontext.telemetry.events import Turn
+from megacontext.telemetry.sinks import NullSink, Sink
+from megacontext.telemetry.timing import ReplyTimer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from megacontext.config import ChatConfig
+    from megacontext.models.base import LoadedModel
+    from megacontext.models.text import TextModel
+    from nanochat.hook import KVCache
+
+READ_PIECE = 256  # tokens logged, then fed, at a time while a document is read: what an interrupt may cost
+
+Progress = Callable[[int, int], None]  # (tokens done, tokens in all)
+Sampler = Callable[["Tensor"], int]  # logits (1, V) -> id
+
+
+class Tokens(Protocol):
+    """Where a conversation's ids are kept: a token log on disk, or a list in memory."""
+
+    def append(self, ids: Sequence[int]) -> object: ...
+
+    def sync(self) -> None: ...
+
+    def tokens(self, start: int, stop: int) -> list[int]: ...
+
+    def __len__(self) -> int: ...
+
+
+class ListTokens:
+    """Implements `Tokens` in memory, for a conversation that leaves no trace."""
+
+    def __init__(self) -> None:
+        self._ids: list[int] = []
+
+    def append(self, ids: Sequence[int]) -> None:
+        self._ids.extend(ids)
+
+    def sync(self) -> None:
+        pass
+
+    def tokens(self, start: int, stop: int) -> list[int]:
+        return self._ids[start:stop]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+
+class TurnResult(NamedTuple):
+    """A finished turn. event: its figures; stop is stop, max_tokens, interrupted or read."""
+
+    text: str
+    event: Turn
+
+
+class Interrupted(Exception):
+    """Raised inside a pass's progress report when the user asked to stop: between passes the memory is whole."""
+
+
+def never() -> bool:
+    """The default answer to "was it cancelled?"."""
+    return False
+
+
+class Conversation:
+    """Turns over one model and one memory.
+
+    cache: empty. log: the ids so far; a non-empty one must be fed by `resume` first. last: the latest finished turn.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        cache: KVCache,
+        log: Tokens,
+        config: ChatConfig,
+        *,
+        sampler: Sampler,
+        sink: Sink | None = None,
+    ) -> None:
+        self.loaded = loaded
+        self.cache = cache
+        self.log = log
+        self.config = config
+        self.last: TurnResult | None = None
+        self._sampler = sampler
+        self._sink: Sink = sink or NullSink()
+        self._turn = 0
+        self._unfed: list[int] = []
+        self._open = _reply_is_open(loaded.text, log)
+
+    @property
+    def text(self) -> TextModel:
+        """The model's text side."""
+        return self.loaded.text
+
+    def resume(self, progress: Progress | None = None) -> int:
+        """Read what the log holds into an empty memory. Returns its number of tokens."""
+        total = len(self.log)
+        for start in range(0, total, READ_PIECE):
+            self._feed(self.log.tokens(start, min(start + READ_PIECE, total)), start, total, progress, never)
+        return total
+
+    def say(
+        self, text: str, *, progress: Progress | None = None, cancelled: Callable[[], bool] = never
+    ) -> Iterator[str]:
+        """Say `text`, get the reply in pieces of whole characters; `last` holds the turn afterwards.
+
+        `cancelled` is asked between tokens; then, or when the iterator is closed, the reply so far stays.
+        """
+        reply = _Reply(self._turn_ids(self.text.chat.user(text)))
+        try:
+            yield from self._reply(reply, progress, cancelled)
+        except Interrupted:
+            pass
+        finally:
+            self._finish(reply)
+
+    def read(
+        self,
+        text: str,
+        *,
+        name: str | None = None,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] = never,
+    ) -> TurnResult:
+        """Take a document in, as a user's turn without a reply. An interrupted one ends where it was."""
+        reply = _Reply(self._turn_ids(self.text.chat.user(text, reply=False)), name)
+        self._catch_up()
+        self._open, total = False, len(reply.prompt)
+        try:
+            for start in range(0, total, READ_PIECE):
+                piece = reply.prompt[start : start + READ_PIECE]
+                self.log.append(piece)
+                self._feed(piece, start, total, progress, cancelled)
+            reply.stop = "read"
+        except Interrupted:
+            self._end_user_turn()
+        return self._finish(reply)
+
+    # --- inside a turn ---
+
+    def _turn_ids(self, user: list[int]) -> list[int]:
+        """The ids of a turn: what ends the reply before it, or what opens the conversation, then the user's."""
+        chat = self.text.chat
+        before = chat.close() if self._open else [] if len(self.log) else chat.opening(self.config.system)
+        return before + user
+
+    def _reply(self, reply: _Reply, progress: Progress | None, cancelled: Callable[[], bool]) -> Iterator[str]:
+        from nanochat.engine import decode
+
+        self.log.append(reply.prompt)
+        ids, self._open = self._unfed + reply.prompt, True
+        logits = self._feed(ids, 0, len(ids), progress, cancelled, answer=True)
+        for token in decode(self.loaded.model, self.cache, logits, self._sampler):
+            reply.timer.tick()
+            if token in self.text.stop_ids:
+                reply.stop = "stop"
+                break
+            self.log.append([token])
+            self._unfed = [token]
+            piece = reply.add(self.text.token_bytes(token))
+            if piece:
+                yield piece
+            if cancelled():
+                break
+            if reply.generated >= self.config.max_tokens:
+                reply.stop = "max_tokens"
+                break
+            self._unfed = []  # going on feeds it
+        if tail := reply.end():
+            yield tail
+
+    def _feed(
+        self,
+        ids: list[int],
+        offset: int,
+        total: int,
+        progress: Progress | None,
+        cancelled: Callable[[], bool],
+        *,
+        answer: bool = False,
+    ) -> Tensor:
+        """Feed logged ids; what an interrupt leaves over is `_unfed`. Returns the last logits (1, V)."""
+        from nanochat.engine import prefill
+
+        def report(done: int, _: int) -> None:
+            self._unfed = ids[done:]
+            if progress is not None:
+                progress(offset + done, total)
+            if self._unfed and cancelled():
+                raise Interrupted
+
+        logits = prefill(self.loaded.model, self.cache, ids, answer=answer, on_progress=report)
+        self._unfed = []
+        if cancelled() and offset + len(ids) < total:
+            raise Interrupted
+        return logits
+
+    def _catch_up(self) -> None:
+        """Feed what a reply that was cut short left over."""
+        if self._unfed:
+            self._feed(list(self._unfed), 0, len(self._unfed), None, never)
+
+    def _end_user_turn(self) -> None:
+        """After an interrupted document: what ends a user's turn, so that the next one stands by itself."""
+        ending = _after_body(self.text)
+        self.log.append(ending)
+        self._unfed = self._unfed + ending
+
+    def _finish(self, reply: _Reply) -> TurnResult:
+        self.log.sync()
+        self._turn += 1
+        event = Turn(
+            turn=self._turn,
+            prompt_tokens=len(reply.prompt),
+            generated_tokens=reply.generated,
+            history_tokens=len(self.log),
+            stop=reply.stop,
+            name=reply.name,
+            resident_bytes=self.cache.usage.nbytes,
+            **reply.timer.figures(),
+        )
+        self._sink.emit(event)
+        self.last = TurnResult(reply.text, event)
+        return self.last
+
+
+class _Reply:
+    """A reply while it grows: bytes in, whole characters out."""
+
+    def __init__(self, prompt: list[int], name: str | None = None) -> None:
+        self.prompt = prompt
+        self.name = name
+        self.stop = "interrupted"
+        self.generated = 0
+        self.text = ""
+        self.timer = ReplyTimer(perf_counter())
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def add(self, data: bytes) -> str:
+        self.generated += 1
+        return self._take(self._decoder.decode(data))
+
+    def end(self) -> str:
+        """What a broken last character leaves: one replacement character, or nothing."""
+        return self._take(self._decoder.decode(b"", final=True))
+
+    def _take(self, piece: str) -> str:
+        self.text += piece
+        return piece
+
+
+def _after_body(text: TextModel) -> list[int]:
+    """What stands after the words of a user's turn: where two turns with different words agree at the end."""
+    one, other = text.chat.user("a", reply=False), text.chat.user("2 b", reply=False)
+    same = 0
+    while same < min(len(one), len(other)) and one[-1 - same] == other[-1 - same]:
+        same += 1
+    return one[len(one) - same :]
+
+
+def _reply_is_open(text: TextModel, log: Tokens) -> bool:
+    """Whether the log ends inside a reply: the last special id in it is none of those that end a turn."""
+    closing = {_last_special(text, text.chat.close()), _last_special(text, _after_body(text))} - {None}
+    for stop in range(len(log), 0, -READ_PIECE):
+        found = _last_special(text, log.tokens(max(0, stop - READ_PIECE), stop))
+        if found is not None:
+            return found not in closing
+    return len(log) > 0
+
+
+def _last_special(text: TextModel, ids: Sequence[int]) -> int | None:
+    return next((token for token in reversed(ids) if not text.token_bytes(token)), None)
