@@ -56,6 +56,20 @@ class MemoryConfig(Section):
     """Most exact blocks far from the tail while text flows."""
     prompt_blocks: Annotated[int, Field(ge=0)] = 2
     """Exact blocks far from the tail when a prompt ends."""
+    prompt_fill: bool = True
+    """Whether blocks that are in view anyway may keep free places when a prompt ends."""
+    reread_tokens: Annotated[int, Field(ge=0)] = 64
+    """Newest tokens that are computed again under the new view when a prompt ends."""
+    expand_above: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """Score that deserves detail."""
+    hysteresis: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """What a block in view may score less than a newcomer and still stay."""
+    cooldown: Annotated[int, Field(ge=0)] = 0
+    """Ticks that an edit stays untouched, unless the budget forces it."""
+    max_edits: Annotated[int, Field(ge=1)] = 8
+    """Most expansions of one tick while text flows."""
+    position_slack: Annotated[int, Field(ge=0)] = 256
+    """Positions that may lie unused between the pages in view before they are numbered anew."""
     tick_tokens: Annotated[int, Field(ge=1)] = 1
     """Tokens between two refocuses."""
     read_chunk: Annotated[int, Field(ge=1)] = 32

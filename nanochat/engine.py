@@ -50,7 +50,7 @@ def prefill(
     hidden: Tensor | None = None
     while done < total:
         if answer and done == held_back:
-            cache.maintain(model, prompt_end=True)
+            cache.maintain(model, prompt=total)
         rows = cache.room(held_back - done) if done < held_back else 1
         hidden = _feed(model, cache, [tokens[done : done + rows]])
         done += rows

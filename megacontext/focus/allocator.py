@@ -1,0 +1,216 @@
+"""FocusAllocator: from scores to edits, under the budget. A pure function of values; no tensors, no clock, no state.
+
+History has four parts: the first blocks (always exact), the far part, the recent part (always exact), the tail. Only
+the far part is up for choice. Its places go, in this order, to blocks whose score deserves detail (at most `far_blocks`
+of them, or `prompt_blocks` when a prompt has just ended), then to blocks that are in view anyway, newest first. What
+has no place is collapsed; complete groups of gists fold into their parent while gists take more than `gist_budget`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from megacontext.context import Collapse, Edit, WorkingContext
+from megacontext.errors import BudgetError
+from megacontext.span import Span
+
+
+class Refusal(NamedTuple):
+    """A block that was wanted and is not shown, or shown and not wanted, and why."""
+
+    span: Span
+    reason: str
+
+
+class Plan(NamedTuple):
+    """The edits in order, the context after them, what was refused, and the hold-ups the budget overruled."""
+
+    edits: tuple[Edit, ...]
+    context: WorkingContext
+    refused: tuple[Refusal, ...] = ()
+    forced: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True)
+class FocusAllocator:
+    """The policy. Counts in blocks unless said; scores are in [-1, 1].
+
+    protect_first: blocks at the start that stay exact. recent_tokens: so do the newest tokens. far_blocks,
+    prompt_blocks: see above. expand_above: a score that deserves detail. hysteresis: what a block in view may score
+    less than a newcomer and still stay. cooldown: ticks an edit stays untouched. max_edits: expansions of one
+    steady tick. gist_budget: slots that gists may take. fill: whether unscored blocks in view may keep free places.
+    """
+
+    protect_first: int = 1
+    recent_tokens: int = 480
+    far_blocks: int = 16
+    prompt_blocks: int = 2
+    expand_above: float = 0.0
+    hysteresis: float = 0.0
+    cooldown: int = 0
+    max_edits: int = 8
+    gist_budget: int = 0
+    fill: bool = True
+
+    # --- the parts of history ---
+
+    def first_end(self, context: WorkingContext) -> int:
+        return self.protect_first * context.grid.block
+
+    def recent_start(self, context: WorkingContext) -> int:
+        """Where the recent part begins: on the grid, so that at least `recent_tokens` are in it."""
+        start = (context.history - self.recent_tokens) // context.grid.block * context.grid.block
+        return max(start, self.first_end(context))
+
+    def far_pages(self, context: WorkingContext) -> list[Span]:
+        """The exact entries that are up for choice, oldest first."""
+        low, high = self.first_end(context), self.recent_start(context)
+        return [e for e in context.entries if e.level == 0 and low <= e.start and e.end <= high]
+
+    def required(self, context: WorkingContext) -> int:
+        """Slots that the least context takes: protected ends and the coarsest tiling of the rest."""
+        return context.slots - sum(e.end - e.start for e in self.far_pages(context))
+
+    # --- the plan ---
+
+    def plan(
+        self, context: WorkingContext, scores: Mapping[int, float], now: int, *, reserve: int = 0, sharp: bool = False
+    ) -> Plan:
+        """The next context, with at least `reserve` free slots. scores: by block number; a missing one is 0.
+
+        sharp: a prompt has just ended. Raises BudgetError, with the number that would do, if the protected ends and
+        the coarsest tiling do not fit.
+        """
+        pages = self.far_pages(context)
+        places = self._places(context, pages, reserve)
+        chosen, refused = self._choose(context, scores, now, places, sharp)
+        held = {p for p in pages if self._held(context, p, now)}
+        keep = self._keep(pages, chosen, held, places, sharp)
+        drop = [page for page in pages if page not in keep]
+        edits: list[Edit] = [Collapse(context.grid.parent(page)) for page in drop]
+        work = context.apply(edits, now)
+        work, edits = self._fold(work, [e.span for e in edits], edits, now)
+        in_view = set(pages)
+        for page in chosen:
+            if page in in_view:
+                continue
+            path = work.path(page)
+            work, edits = work.apply(path, now), edits + path
+        work, edits = self._squeeze(work, edits, reserve, now)
+        return Plan(tuple(edits), work, tuple(refused), tuple(p for p in drop if p in held))
+
+    def _places(self, context: WorkingContext, pages: list[Span], reserve: int) -> int:
+        block = context.grid.block
+        fixed = context.slots - block * len(pages)
+        if fixed + reserve > context.budget:
+            raise BudgetError(
+                f"a budget of {context.budget} slots cannot hold the protected ends and the coarsest tiling: "
+                f"{fixed} slots in view and {reserve} for the next tokens; set memory.budget to {fixed + reserve} or more"
+            )
+        return (context.budget - reserve - fixed) // block
+
+    def _held(self, context: WorkingContext, page: Span, now: int) -> bool:
+        return self.cooldown > 0 and now - context.since[context.index(page.start)] < self.cooldown
+
+    def _choose(
+        self, context: WorkingContext, scores: Mapping[int, float], now: int, places: int, sharp: bool
+    ) -> tuple[list[Span], list[Refusal]]:
+        """The scored far blocks that get a place, best first."""
+        low, high = self.first_end(context), self.recent_start(context)
+        block = context.grid.block
+        ranked = []
+        for number, score in scores.items():
+            if score > self.expand_above and low <= number * block < high:
+                entry = context.covering(number * block)
+                bonus = self.hysteresis if entry.level == 0 else 0.0
+                ranked.append((score + bonus, number, entry))
+        ranked.sort(reverse=True)
+        most = min(self.prompt_blocks if sharp else self.far_blocks, places)
+        chosen: list[Span] = []
+        refused: list[Refusal] = []
+        newcomers = 0
+        for _, number, entry in ranked:
+            page = context.grid.page(number)
+            if len(chosen) >= most:
+                refused.append(Refusal(page, "no place"))
+                break
+            if entry.level and not sharp and newcomers >= self.max_edits:
+                refused.append(Refusal(page, "max_edits"))
+            elif entry.level and not sharp and self._held(context, page, now):
+                refused.append(Refusal(page, "cooldown"))
+            else:
+                newcomers += entry.level > 0
+                chosen.append(page)
+        return chosen, refused
+
+    def _keep(self, pages: list[Span], chosen: list[Span], held: set[Span], places: int, sharp: bool) -> set[Span]:
+        """The far pages that stay: the chosen ones, then those on hold, then the newest that still fit."""
+        keep = set(chosen)
+        if sharp and not self.fill:
+            return keep
+        for page in sorted(pages, key=lambda p: (p in held, p.start), reverse=True):
+            if len(keep) >= places:
+                break
+            keep.add(page)
+        return keep
+
+    def _fold(
+        self, work: WorkingContext, collapsed: list[Span], edits: list[Edit], now: int
+    ) -> tuple[WorkingContext, list[Edit]]:
+        """Fold complete groups around what has just collapsed, where gists cost nothing."""
+        queue = list(collapsed)
+        while queue:
+            child = queue.pop()
+            if child.level >= work.levels or work.costs[child.level]:
+                continue
+            parent = work.grid.parent(child)
+            if parent.end <= self.recent_start(work) and work.foldable(parent):
+                edits = [*edits, Collapse(parent)]
+                work = work.apply(edits[-1:], now)
+                queue.append(parent)
+        return work, edits
+
+    def _squeeze(
+        self, work: WorkingContext, edits: list[Edit], reserve: int, now: int
+    ) -> tuple[WorkingContext, list[Edit]]:
+        """Fold the oldest groups of gists while these are over their budget, or the whole is over its own."""
+        edits = list(edits)
+        while self._gist_slots(work) > self.gist_budget or work.free < reserve:
+            edit = self._oldest_fold(work) or self._oldest_page(work)
+            if edit is None:
+                if work.free >= reserve:
+                    break
+                need = self.required(work) + reserve
+                raise BudgetError(
+                    f"a budget of {work.budget} slots cannot hold the protected ends, the coarsest tiling and {reserve} "
+                    f"slots for the next tokens; set memory.budget to {need} or more"
+                )
+            if isinstance(edit, Collapse) and edit.span.level == 1 and work.free >= reserve:
+                break  # only over the gists' own budget, and no group left to fold
+            edits.append(edit)
+            work = work.apply([edit], now)
+        return work, edits
+
+    def _gist_slots(self, work: WorkingContext) -> int:
+        if not any(work.costs[1:]):
+            return 0
+        return sum(work.costs[e.level] for e in work.entries if e.level)
+
+    def _oldest_fold(self, work: WorkingContext) -> Collapse | None:
+        """The oldest, finest complete group of gists."""
+        for level in range(2, work.levels + 1):
+            seen = None
+            for entry in work.entries:
+                if entry.level != level - 1:
+                    continue
+                parent = work.grid.parent(entry)
+                if parent != seen and parent.end <= self.recent_start(work) and work.foldable(parent):
+                    return Collapse(parent)
+                seen = parent
+        return None
+
+    def _oldest_page(self, work: WorkingContext) -> Collapse | None:
+        pages = self.far_pages(work)
+        return Collapse(work.grid.parent(pages[0])) if pages else None

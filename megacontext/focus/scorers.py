@@ -1,0 +1,196 @@
+"""The scorers that need no training. Each is one idea; `make_scorer` is the factory, MixScorer the default.
+
+Where the numbers come from is in dev/LOG.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from megacontext.arena import Page
+from megacontext.focus.base import Moment, Scorer, Scores
+from megacontext.focus.lexical_index import LexicalIndex
+from nanochat.hook import ModelSpec
+
+CANDIDATES = 64  # blocks a scorer names at most
+
+
+def best(blocks: np.ndarray, scores: np.ndarray, count: int = CANDIDATES) -> Scores:
+    """The `count` best of them, as a dict."""
+    if len(blocks) > count:
+        top = np.argpartition(scores, -count)[-count:]
+        blocks, scores = blocks[top], scores[top]
+    return dict(zip(blocks.tolist(), scores.tolist(), strict=True))
+
+
+class RecencyScorer(Scorer):
+    """Nothing deserves detail but what is recent: the allocator's own order. A sliding window with a first block."""
+
+    def score(self, moment: Moment) -> Scores:
+        return {}
+
+    def copy(self) -> RecencyScorer:
+        return self
+
+
+class RandomScorer(Scorer):
+    """Random far blocks, drawn anew every `hold` scorings: the floor that any scorer must beat."""
+
+    def __init__(self, seed: int, hold: int = 32) -> None:
+        self.seed, self.hold, self.asked = seed, hold, 0
+
+    def score(self, moment: Moment) -> Scores:
+        draw = np.random.default_rng((self.seed, self.asked // self.hold))
+        self.asked += 1
+        blocks = moment.context.sealed // moment.context.grid.block
+        if not blocks:
+            return {}
+        picks = np.unique(draw.integers(0, blocks, CANDIDATES))
+        return dict(zip(picks.tolist(), draw.random(len(picks)).tolist(), strict=True))
+
+    def copy(self) -> RandomScorer:
+        twin = RandomScorer(self.seed, self.hold)
+        twin.asked = self.asked
+        return twin
+
+
+def flowing_kernel(window: int = 64, votes: float = 0.9, scores: float = 0.8) -> np.ndarray:
+    """Weight of a vote by its token's age: votes fade by `votes` a token, scores made of them by `scores` a token."""
+    age = np.arange(window)
+    return (votes ** (age + 1) - scores ** (age + 1)) / (votes - scores)
+
+
+class LexicalScorer(Scorer):
+    """Votes of an inverted index, while text flows over the last tokens, at a prompt's end over all of the prompt."""
+
+    def __init__(self, block: int, *, half: float = 20.0, window: int = 64) -> None:
+        self.index = LexicalIndex(block, window=window)
+        self.kernel = flowing_kernel(window)
+        self.half, self.window = half, window  # half: the votes that make a score of 1/2
+
+    def observe(self, tokens: Sequence[int], queries: Tensor | None) -> None:
+        self.index.add(tokens)
+
+    def score(self, moment: Moment) -> Scores:
+        kernel = np.ones(min(moment.prompt, self.window)) if moment.prompt else self.kernel
+        blocks, votes = self.index.scores(kernel)
+        return best(blocks, votes / (votes + self.half))
+
+    @property
+    def nbytes(self) -> int:
+        return self.index.nbytes
+
+    def copy(self) -> LexicalScorer:
+        twin = LexicalScorer.__new__(LexicalScorer)
+        twin.__dict__ = {**self.__dict__, "index": self.index.copy()}
+        return twin
+
+
+class SemanticScorer(Scorer):
+    """Cosine between the prompt and each block, both as centred means of some middle layers' values.
+
+    Finds what was said in other words. Answers only at a prompt's end: while text flows it would only repeat
+    what the last tokens are about.
+    """
+
+    def __init__(self, spec: ModelSpec, depths: Sequence[float] = (0.23, 0.3, 0.4, 0.47)) -> None:
+        layers = len(spec.memory_layers)
+        self.layers = sorted({min(round(depth * layers), layers - 1) for depth in depths})
+        self.vectors = np.empty((64, len(self.layers) * spec.kv_heads * spec.head_dim), np.float32)
+        self.count = 0
+        self.total = np.zeros(self.vectors.shape[1])
+
+    def _mean(self, values: Tensor) -> np.ndarray:
+        """(L, Hk, n, d) values -> one vector, each layer scaled to length 1."""
+        means = values[self.layers].float().mean(2).flatten(1)
+        return torch.nn.functional.normalize(means, dim=-1).flatten().cpu().numpy()
+
+    def seal(self, block: int, page: Page) -> None:
+        if self.count == len(self.vectors):
+            self.vectors = np.concatenate([self.vectors, np.empty_like(self.vectors)])
+        self.vectors[self.count] = self._mean(page.values)
+        self.total += self.vectors[self.count]
+        self.count += 1
+
+    def score(self, moment: Moment) -> Scores:
+        if not moment.prompt or not self.count:
+            return {}
+        rows = prompt_values(moment)
+        centre = self.total / self.count
+        query = self._mean(rows) - centre
+        known = self.vectors[: self.count] - centre
+        cosine = known @ query / (np.linalg.norm(known, axis=1) * np.linalg.norm(query) + 1e-9)
+        return best(np.arange(self.count), cosine)
+
+    @property
+    def nbytes(self) -> int:
+        return self.vectors.nbytes
+
+    def copy(self) -> SemanticScorer:
+        twin = SemanticScorer.__new__(SemanticScorer)
+        twin.__dict__ = {**self.__dict__, "vectors": self.vectors.copy(), "total": self.total.copy()}
+        return twin
+
+
+def prompt_values(moment: Moment) -> Tensor:
+    """(L, Hk, n, d): values of the prompt's rows, as far as they are still at the end of the view."""
+    context, block = moment.context, moment.context.grid.block
+    pieces, left = [], moment.prompt
+    runs = [moment.shown[e.start // block] for e in context.entries if e.level == 0 and e.end > context.history - left]
+    tail = [run[: min(block, context.tail - i * block)] for i, run in enumerate(moment.tail)]
+    for run in reversed([*runs, *tail]):
+        if left <= 0:
+            break
+        take = run[max(len(run) - left, 0) :]
+        pieces.append(moment.arena.values[:, 0, :, take.start : take.stop])
+        left -= len(take)
+    return torch.cat(pieces[::-1], 2)
+
+
+class MixScorer(Scorer):
+    """The weighted sum of several scorers."""
+
+    def __init__(self, parts: Sequence[tuple[Scorer, float]]) -> None:
+        self.parts = list(parts)
+        self.wants_queries = any(scorer.wants_queries for scorer, _ in self.parts)
+
+    def observe(self, tokens: Sequence[int], queries: Tensor | None) -> None:
+        for scorer, _ in self.parts:
+            scorer.observe(tokens, queries)
+
+    def seal(self, block: int, page: Page) -> None:
+        for scorer, _ in self.parts:
+            scorer.seal(block, page)
+
+    def score(self, moment: Moment) -> Scores:
+        total: Scores = {}
+        for scorer, weight in self.parts:
+            for block, score in scorer.score(moment).items():
+                total[block] = total.get(block, 0.0) + weight * score
+        return total
+
+    @property
+    def nbytes(self) -> int:
+        return sum(scorer.nbytes for scorer, _ in self.parts)
+
+    def copy(self) -> MixScorer:
+        return MixScorer([(scorer.copy(), weight) for scorer, weight in self.parts])
+
+
+def make_scorer(name: str, spec: ModelSpec, *, block: int, seed: int = 0) -> Scorer:
+    """The scorer called `name`. Raises ValueError, naming those there are."""
+    if name == "recency":
+        return RecencyScorer()
+    if name == "random":
+        return RandomScorer(seed)
+    if name == "lexical":
+        return LexicalScorer(block)
+    if name == "semantic":
+        return SemanticScorer(spec)
+    if name == "mix":
+        return MixScorer([(LexicalScorer(block), 0.5), (SemanticScorer(spec), 0.5)])
+    raise ValueError(f"no scorer {name!r}; there are mix, lexical, semantic, attention, recency, random")

@@ -1,0 +1,78 @@
+"""The last tokens of a layer that has a sliding window: all that such a layer can ever attend to.
+
+Rows are appended; when the buffer is full its newest `window` rows move to the front and are rotated again from their
+raw keys, so positions stay small however long history is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nanochat.hook import KVView, ModelSpec
+
+
+class Ring:
+    """One layer's rows. window: row i sees row j iff 0 <= i - j <= window."""
+
+    def __init__(self, spec: ModelSpec, window: int) -> None:
+        self.window, self.rotation = window, spec.rotation
+        shape = (1, spec.kv_heads, 2 * window + 64, spec.head_dim)
+        self.raw, self.keys, self.values = (torch.zeros(shape, dtype=spec.dtype, device=spec.device) for _ in range(3))
+        self.length = 0
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.untyped_storage().nbytes() for t in (self.raw, self.keys, self.values))
+
+    def update(self, q: Tensor, k: Tensor, v: Tensor) -> KVView:
+        """Append rows; the view of them."""
+        rows = q.shape[2]
+        self._make_room(rows)
+        start, stop = self.length, self.length + rows
+        self.rotation.reserve(stop)
+        angles = self.rotation.at(torch.arange(start, stop, device=q.device)[None])
+        self.raw[:, :, start:stop] = k
+        self.keys[:, :, start:stop] = self.rotation.rotate(k, angles)
+        self.values[:, :, start:stop] = v
+        self.length = stop
+        low = max(start - self.window, 0)
+        return KVView(
+            self.rotation.rotate(q, angles),
+            self.keys[:, :, low:stop],
+            self.values[:, :, low:stop],
+            self._bias(rows, low, start, stop, q),
+        )
+
+    def _bias(self, rows: int, low: int, start: int, stop: int, q: Tensor) -> Tensor | None:
+        if rows == 1:
+            return None
+        age = torch.arange(start, stop, device=q.device)[:, None] - torch.arange(low, stop, device=q.device)
+        bias = torch.zeros(age.shape, dtype=q.dtype, device=q.device)
+        return bias.masked_fill_((age < 0) | (age > self.window), float("-inf"))
+
+    def _make_room(self, rows: int) -> None:
+        capacity = self.raw.shape[2]
+        if self.length + rows <= capacity:
+            return
+        keep = min(self.window, self.length)
+        size = max(capacity, keep + rows + self.window)
+        for name in ("raw", "values", "keys"):
+            old = getattr(self, name)
+            new = old.new_zeros((*old.shape[:2], size, old.shape[3]))
+            new[:, :, :keep] = old[:, :, self.length - keep : self.length]
+            setattr(self, name, new)
+        self.length = keep
+        if keep:
+            angles = self.rotation.at(torch.arange(keep, device=self.raw.device)[None])
+            self.keys[:, :, :keep] = self.rotation.rotate(self.raw[:, :, :keep], angles)
+
+    def truncate(self, rows: int) -> None:
+        """Forget the newest `rows` rows."""
+        self.length -= rows
+
+    def copy(self, spec: ModelSpec) -> Ring:
+        """An independent ring with the same rows."""
+        twin = Ring.__new__(Ring)
+        twin.__dict__ = {**self.__dict__, **{n: getattr(self, n).clone() for n in ("raw", "keys", "values")}}
+        return twin
