@@ -23,6 +23,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from nanochat import common
 from nanochat.attention import attention
 from nanochat.generations import LATEST, SMEAR_CHANNELS, Generation
 from nanochat.gpt_cost import GPTCost
@@ -161,7 +162,8 @@ class GPT(GPTCost, nn.Module):
     """Implements `nanochat.hook.BaseModel`.
 
     pad_vocab_size_to: vocabulary rows are padded to a multiple of it; the rows that a checkpoint has are always right.
-    compute_dtype: dtype of activations; weights stay as they are. The constructor works on the meta device.
+    compute_dtype: dtype of activations, None for common.COMPUTE_DTYPE; weights stay as they are.
+    The constructor works on the meta device.
     """
 
     def __init__(
@@ -170,10 +172,11 @@ class GPT(GPTCost, nn.Module):
         pad_vocab_size_to: int = 64,
         *,
         generation: Generation = LATEST,
-        compute_dtype: torch.dtype = torch.float32,
+        compute_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.generation, self.compute_dtype = config, generation, compute_dtype
+        self.config, self.generation = config, generation
+        self.compute_dtype = compute_dtype or common.COMPUTE_DTYPE
         self.windows = generation.windows(config.window_pattern, config.n_layer, config.sequence_len)
         self._check_width()
         self._specs = SpecCache()
