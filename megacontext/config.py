@@ -111,7 +111,7 @@ class SessionConfig(Section):
 
     root: FilePath = "artifacts/sessions"
     """Folder of the sessions, one folder each."""
-    name: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = None
+    name: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")] = None
     """Session to go on with or to begin; null: a new one named after the time."""
     ephemeral: bool = False
     """Keep nothing on disk."""

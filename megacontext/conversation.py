@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from megacontext.telemetry.events import Turn
+from megacontext.errors import StoreError
+from megacontext.telemetry.events import Turn, Warning_
 from megacontext.telemetry.sinks import NullSink, Sink
 from megacontext.telemetry.timing import ReplyTimer
 
@@ -34,7 +35,7 @@ Sampler = Callable[["Tensor"], int]  # logits (1, V) -> id
 
 
 class Tokens(Protocol):
-    """Where a conversation's ids are kept: a token log on disk, or a list in memory."""
+    """Where a conversation's ids are kept: megacontext.tree.token_log has one on disk and one in memory."""
 
     def append(self, ids: Sequence[int]) -> object: ...
 
@@ -43,25 +44,6 @@ class Tokens(Protocol):
     def tokens(self, start: int, stop: int) -> list[int]: ...
 
     def __len__(self) -> int: ...
-
-
-class ListTokens:
-    """Implements `Tokens` in memory, for a conversation that leaves no trace."""
-
-    def __init__(self) -> None:
-        self._ids: list[int] = []
-
-    def append(self, ids: Sequence[int]) -> None:
-        self._ids.extend(ids)
-
-    def sync(self) -> None:
-        pass
-
-    def tokens(self, start: int, stop: int) -> list[int]:
-        return self._ids[start:stop]
-
-    def __len__(self) -> int:
-        return len(self._ids)
 
 
 class TurnResult(NamedTuple):
@@ -83,7 +65,9 @@ def never() -> bool:
 class Conversation:
     """Turns over one model and one memory.
 
-    cache: empty. log: the ids so far; a non-empty one must be fed by `resume` first. last: the latest finished turn.
+    cache: empty. log: the ids so far; a non-empty one must be fed by `resume` first. sync_always: make every id durable
+    before it is fed, not only every turn. last: the latest finished turn. store_failure: why nothing is written any
+    more; the conversation goes on in memory.
     """
 
     def __init__(
@@ -95,14 +79,17 @@ class Conversation:
         *,
         sampler: Sampler,
         sink: Sink | None = None,
+        sync_always: bool = False,
     ) -> None:
         self.loaded = loaded
         self.cache = cache
         self.log = log
         self.config = config
         self.last: TurnResult | None = None
+        self.store_failure: StoreError | None = None
         self._sampler = sampler
         self._sink: Sink = sink or NullSink()
+        self._sync_always = sync_always
         self._turn = 0
         self._unfed: list[int] = []
         self._open = _reply_is_open(loaded.text, log)
@@ -149,7 +136,7 @@ class Conversation:
         try:
             for start in range(0, total, READ_PIECE):
                 piece = reply.prompt[start : start + READ_PIECE]
-                self.log.append(piece)
+                self._keep(piece)
                 self._feed(piece, start, total, progress, cancelled)
             reply.stop = "read"
         except Interrupted:
@@ -167,7 +154,7 @@ class Conversation:
     def _reply(self, reply: _Reply, progress: Progress | None, cancelled: Callable[[], bool]) -> Iterator[str]:
         from nanochat.engine import decode
 
-        self.log.append(reply.prompt)
+        self._keep(reply.prompt)
         ids, self._open = self._unfed + reply.prompt, True
         logits = self._feed(ids, 0, len(ids), progress, cancelled, answer=True)
         for token in decode(self.loaded.model, self.cache, logits, self._sampler):
@@ -175,7 +162,7 @@ class Conversation:
             if token in self.text.stop_ids:
                 reply.stop = "stop"
                 break
-            self.log.append([token])
+            self._keep([token])
             self._unfed = [token]
             piece = reply.add(self.text.token_bytes(token))
             if piece:
@@ -215,6 +202,26 @@ class Conversation:
             raise Interrupted
         return logits
 
+    def _keep(self, ids: Sequence[int]) -> None:
+        """Into the log, before the model is fed. A disk that fails ends the writing, not the conversation."""
+        try:
+            self.log.append(ids)
+            if self._sync_always:
+                self.log.sync()
+        except StoreError as error:
+            self._note_failure(error)
+
+    def _sync(self) -> None:
+        try:
+            self.log.sync()
+        except StoreError as error:
+            self._note_failure(error)
+
+    def _note_failure(self, error: StoreError) -> None:
+        if self.store_failure is None:
+            self.store_failure = error
+            self._sink.emit(Warning_(message=str(error), hint="the conversation goes on in memory only"))
+
     def _catch_up(self) -> None:
         """Feed what a reply that was cut short left over."""
         if self._unfed:
@@ -223,11 +230,11 @@ class Conversation:
     def _end_user_turn(self) -> None:
         """After an interrupted document: what ends a user's turn, so that the next one stands by itself."""
         ending = _after_body(self.text)
-        self.log.append(ending)
+        self._keep(ending)
         self._unfed = self._unfed + ending
 
     def _finish(self, reply: _Reply) -> TurnResult:
-        self.log.sync()
+        self._sync()
         self._turn += 1
         event = Turn(
             turn=self._turn,

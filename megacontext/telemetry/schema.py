@@ -51,13 +51,14 @@ def validate_line(line: bytes | str) -> dict[str, Any]:
 
 
 def _check_envelope(record: dict[str, Any]) -> None:
+    rule: dict[str, Any]
     for name, rule in _ENVELOPE.items():
         if name not in record:
             raise InvalidEvent(f"{name}: missing")
         value = record[name]
         if not isinstance(value, _JSON_TYPES[rule["type"]]) or isinstance(value, bool):
             raise InvalidEvent(f"{name}: {value!r} is no {rule['type']}")
-        if "pattern" in rule and not re.match(rule["pattern"], value):
+        if "pattern" in rule and not re.match(rule["pattern"], str(value)):
             raise InvalidEvent(f"{name}: {value!r} does not look like {rule['pattern']}")
     if record["v"] != SCHEMA_VERSION:
         raise InvalidEvent(f"v: {record['v']}, this program reads version {SCHEMA_VERSION}")

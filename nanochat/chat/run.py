@@ -1,0 +1,162 @@
+"""One run of the chat: settings, event log, model, memory, talk, and the exit code, in this order."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+import traceback
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from megacontext.config import DemoConfig
+from megacontext.config_loader import LoadedConfig, load_config, parse_override, print_config
+from megacontext.errors import ConfigError, MegaContextError
+from megacontext.telemetry.events import Error, RunEnd, RunStart
+from megacontext.telemetry.scrub import scrub
+from megacontext.telemetry.sinks import ConsoleSink, FanOut, JsonlSink, Sink
+from nanochat.chat.flags import setting_texts
+from nanochat.chat.output import JsonOutput, Output, TextOutput, note
+from nanochat.chat.terminal import use_utf8
+
+if TYPE_CHECKING:
+    from nanochat.chat.talk import Talk
+
+INTERRUPTED = 130
+LONGEST_TRACEBACK = 16_000  # characters of it in the log
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Returns the exit code; an error has been told by then."""
+    use_utf8()
+    output: Output = JsonOutput() if flags.json else TextOutput()
+    try:
+        settings = load_settings(flags)
+        if flags.print_config:
+            sys.stdout.write(print_config(settings))
+            return 0
+        log = JsonlSink(settings.config.telemetry.log_dir, settings.run)
+    except MegaContextError as error:
+        return _tell(error, output, debug=flags.debug)
+    return _logged_run(flags, settings, output, log)
+
+
+def load_settings(flags: argparse.Namespace) -> LoadedConfig[DemoConfig]:
+    """Flags over environment over the YAML file over defaults. Raises ConfigError."""
+    texts = setting_texts(flags).items()
+    overrides = {name: parse_override(DemoConfig, name, text, source) for name, (text, source) in texts}
+    return load_config(flags.config, overrides=overrides)
+
+
+def _logged_run(flags: argparse.Namespace, settings: LoadedConfig[DemoConfig], output: Output, log: JsonlSink) -> int:
+    """From run_start to run_end, whatever happens between."""
+    sink: Sink = FanOut([log, ConsoleSink()]) if flags.debug else log
+    started, code = time.monotonic(), 1
+    sink.emit(_run_start(settings))
+    try:
+        code = _converse(flags, settings.config, output, sink)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = _reader_left()
+    except Exception as error:  # the program's outermost boundary: everything is logged, then told
+        sink.emit(_error_event(error))
+        code = _tell(error, output, debug=flags.debug, log=log.path)
+    finally:
+        sink.emit(RunEnd(exit_code=code, seconds=round(time.monotonic() - started, 3), totals=dict(log.counts)))
+        sink.close()
+    if log.failure is not None:
+        note(f"warning: the event log {log.path} is incomplete ({log.failure.strerror})")
+    return code
+
+
+def _converse(flags: argparse.Namespace, config: DemoConfig, output: Output, sink: Sink) -> int:
+    from nanochat.chat.setup import open_talk
+
+    documents = [_document(name) for name in flags.read or ()]
+    prompts = _prompts(flags)
+    with open_talk(config, output, sink) as talk:
+        for document in documents:
+            if talk.read(document).event.stop == "interrupted":
+                return INTERRUPTED
+        return _say_all(talk, prompts)
+
+
+def _say_all(talk: Talk, prompts: list[str] | None) -> int:
+    """Prompts that were given, or (None) a conversation at the terminal."""
+    if prompts is None:
+        from nanochat.chat.repl import repl
+
+        return repl(talk)
+    for prompt in prompts:
+        if talk.say(prompt).event.stop == "interrupted":
+            return INTERRUPTED
+    return 0
+
+
+def _prompts(flags: argparse.Namespace) -> list[str] | None:
+    """From -p, else from a pipe; None at a terminal. Raises ConfigError if there is nothing to do."""
+    if flags.prompt is None and sys.stdin.isatty():
+        return None
+    prompts = [sys.stdin.read()] if flags.prompt is None else [_prompt(text) for text in flags.prompt]
+    found = [prompt for prompt in (text.strip("\n") for text in prompts) if prompt.strip()]
+    if not found and not flags.read:
+        raise ConfigError("nothing to say: the prompt is empty. Give -p TEXT, or text on stdin.")
+    return found
+
+
+def _prompt(text: str) -> str:
+    return sys.stdin.read() if text == "-" else text
+
+
+def _document(name: str) -> Path:
+    path = Path(name)
+    if not path.expanduser().is_file():
+        raise ConfigError(f"--read {name}: there is no such file")
+    return path
+
+
+def _run_start(settings: LoadedConfig[DemoConfig]) -> RunStart:
+    return RunStart(
+        program="nanochat.chat",
+        config=scrub(settings.config.model_dump(mode="json")),
+        config_path=None if settings.path is None else str(settings.path),
+        versions={
+            "python": platform.python_version(),
+            "torch": _version("torch"),
+            "megacontext": _version("megacontext"),
+        },
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "source"
+
+
+def _error_event(error: Exception) -> Error:
+    trace = "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:]
+    return Error(kind=type(error).__name__, message=scrub(str(error)), traceback=scrub(trace))
+
+
+def _tell(error: Exception, output: Output, *, debug: bool, log: Path | None = None) -> int:
+    """What, where, how to fix; the traceback only with --debug. Returns the exit code."""
+    code = error.exit_code if isinstance(error, MegaContextError) else 1
+    message = str(error) if isinstance(error, MegaContextError) else f"{type(error).__name__}: {error}"
+    hint = f"\nThe log has the traceback: {log}" if log is not None and not isinstance(error, MegaContextError) else ""
+    if debug:
+        note("".join(traceback.format_exception(error)).rstrip())
+    output.error(code, message + hint)
+    return code
+
+
+def _reader_left() -> int:
+    """Whoever read our stdout is gone (`| head -1`): nothing more to say, and no complaint at exit."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

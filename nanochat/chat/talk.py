@@ -1,0 +1,77 @@
+"""A conversation as the user meets it: replies streamed out, documents read in, a meter line after each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from megacontext.conversation import Conversation, TurnResult
+from megacontext.errors import ConfigError
+from nanochat.chat.meter import folded_tokens, meter, stats_of
+from nanochat.chat.output import Output, note
+from nanochat.chat.terminal import CtrlC, progress
+
+
+class Talk:
+    """Joins a conversation with where its text goes. Used by one-shot prompts and by the prompt loop alike."""
+
+    def __init__(self, conversation: Conversation, output: Output) -> None:
+        self.conversation = conversation
+        self.output = output
+
+    def resume(self) -> None:
+        """Read a session's earlier turns again."""
+        if tokens := len(self.conversation.log):
+            with progress("reading the session again") as bar:
+                self.conversation.resume(bar)
+            note(f"went on with {tokens:,} tokens of this session")
+
+    def say(self, text: str) -> TurnResult:
+        """One exchange. Ctrl-C stops the reply and keeps what was said."""
+        folded = folded_tokens(self.conversation.cache)
+        with CtrlC() as stop, progress("reading the prompt") as bar:
+            for piece in self.conversation.say(text, progress=bar, cancelled=stop):
+                bar.close()
+                self.output.piece(piece)
+        result = self._last()
+        self.output.reply(result)
+        if result.event.stop == "interrupted":
+            note("(stopped; the reply so far is kept)")
+        self._tell(result, folded)
+        return result
+
+    def read(self, path: Path) -> TurnResult:
+        """Take a document into memory. Raises ConfigError if it is no readable text. Ctrl-C keeps what was read."""
+        text, folded = read_text(path), folded_tokens(self.conversation.cache)
+        with CtrlC() as stop, progress(f"reading {path.name}") as bar:
+            result = self.conversation.read(text, name=path.name, progress=bar, cancelled=stop)
+        self.output.read(result)
+        stopped = ", stopped before its end" if result.event.stop == "interrupted" else ""
+        note(f"read {path.name}: {result.event.prompt_tokens:,} tokens{stopped}")
+        self._tell(result, folded)
+        return result
+
+    def _last(self) -> TurnResult:
+        assert self.conversation.last is not None
+        return self.conversation.last
+
+    def _tell(self, result: TurnResult, folded_before: int) -> None:
+        """The meter, and one line when something left the exact view: nothing is dropped silently."""
+        cache = self.conversation.cache
+        folded = folded_tokens(cache)
+        if folded > folded_before:
+            note(f"(folded {folded - folded_before:,} more tokens; {folded:,} are kept but not exact in view)")
+        note(meter(stats_of(cache), result.event))
+
+
+def read_text(path: Path) -> str:
+    """A document as text. Raises ConfigError: not there, not text, empty."""
+    try:
+        data = path.expanduser().read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}): name a text file") from error
+    if b"\0" in data[:8192]:
+        raise ConfigError(f"{path}: this is no text (it holds zero bytes): convert it to plain text first")
+    text = data.decode("utf-8-sig", "replace")
+    if not text.strip():
+        raise ConfigError(f"{path}: the file is empty: there is nothing to read")
+    return text

@@ -1,0 +1,109 @@
+"""Checks event logs: every line against the schema, `seq` without gaps, run_start first, run_end last.
+
+    python -m tools.validate_log artifacts/run_logs/NAME.log
+    python -m tools.validate_log --schema          prints the JSON Schema of a line
+
+Exit codes: 0 valid (a log without run_end is reported as interrupted; --strict makes that 1), 1 a line is wrong,
+2 a file cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+if __package__ in (None, ""):  # `python tools/validate_log.py` works from anywhere, too
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from megacontext.telemetry.schema import InvalidEvent, json_schema, validate_line
+
+MOST_PROBLEMS = 20
+
+
+@dataclass
+class Verdict:
+    """What a log is worth. problems: (line number from 1, reason)."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def check(lines: Iterable[bytes]) -> Verdict:
+    """All lines of one log."""
+    verdict, last, number = Verdict(), None, 0
+    run: str | None = None
+    for number, line in enumerate(lines, 1):
+        try:
+            record = validate_line(line)
+        except InvalidEvent as error:
+            verdict.problems.append((number, str(error)))
+            continue
+        run = run or record["run"]
+        problem = _place(record, number, run, ended=last == "run_end")
+        if problem:
+            verdict.problems.append((number, problem))
+        last = record["type"]
+        verdict.counts[last] += 1
+    if not number:
+        verdict.problems.append((1, "the log is empty: it has no run_start"))
+    verdict.interrupted = last != "run_end"
+    return verdict
+
+
+def _place(record: dict[str, object], number: int, run: str, *, ended: bool) -> str:
+    """What is wrong with a valid event standing where it stands."""
+    if record["seq"] != number - 1:
+        return f"seq: {record['seq']}, line {number} must have {number - 1}"
+    if (record["type"] == "run_start") != (number == 1):
+        return "run_start must be the first line, and only that"
+    if ended:
+        return f"{record['type']} after run_end"
+    return "" if record["run"] == run else f"run: {record['run']!r} in the log of {run!r}"
+
+
+def report(path: Path, verdict: Verdict) -> None:
+    """One line for a valid log; one per problem, on stderr, for another."""
+    for number, reason in verdict.problems[:MOST_PROBLEMS]:
+        print(f"{path}:{number}: {reason}", file=sys.stderr)
+    if len(verdict.problems) > MOST_PROBLEMS:
+        print(f"{path}: {len(verdict.problems) - MOST_PROBLEMS} more problems", file=sys.stderr)
+    state = "invalid" if verdict.problems else "valid, interrupted (no run_end)" if verdict.interrupted else "valid"
+    counts = ", ".join(f"{count} {kind}" for kind, count in verdict.counts.items())
+    print(f"{path}: {state}; {verdict.counts.total()} events: {counts or 'none'}")
+
+
+def check_file(path: Path, *, strict: bool) -> int:
+    """Exit code for one log."""
+    try:
+        with path.open("rb") as lines:
+            verdict = check(lines)
+    except OSError as error:
+        print(f"{path}: cannot be read ({error.strerror})", file=sys.stderr)
+        return 2
+    report(path, verdict)
+    return int(bool(verdict.problems) or (strict and verdict.interrupted))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the worst exit code of all logs."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("logs", nargs="*", type=Path, metavar="LOG")
+    parser.add_argument("--strict", action="store_true", help="a log without run_end is wrong")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a line")
+    args = parser.parse_args(argv)
+    if args.schema:
+        print(json.dumps(json_schema(), indent=2))
+        return 0
+    if not args.logs:
+        parser.error("name at least one log, for example artifacts/run_logs/*.log")
+    return max(check_file(path, strict=args.strict) for path in args.logs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
