@@ -142,7 +142,7 @@ class TemplateChat:
         for part in parts:
             for piece in self._text.split_specials(part) if isinstance(part, Literal) else [part]:
                 if isinstance(piece, int):
-                    ids += self._plain(waiting) + [piece]
+                    ids += [*self._plain(waiting), piece]
                     waiting = ""
                 else:
                     waiting += piece

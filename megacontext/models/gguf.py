@@ -94,7 +94,7 @@ class GGUFFile:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Over the header, and both ends of every tensor's bytes: fast, and any other weights differ somewhere there."""
+        """Over the header and both ends of every tensor's bytes: fast, and other weights differ somewhere there."""
         layout = json.dumps([sorted(self._infos.items()), self._sizes], sort_keys=True).encode()
         model = json.dumps([(k, v) for k, v in sorted(self.metadata.items()) if k.startswith("llama.")]).encode()
         ends = (part for name in sorted(self._infos) for part in self._ends(name))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from megacontext.errors import ConfigError
 from megacontext.models.base import ModelFileError
+from megacontext.models.text import not_a_panic
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -75,17 +76,24 @@ def template_variables(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _byte_level(metadata: Mapping[str, Any], path: object) -> Tokenizer:
     from tokenizers import Tokenizer, decoders, models
 
-    merges = [tuple(line.split(" ", 1)) for line in _strings(metadata, "merges", path)]
+    merges = [_pair(line) for line in _strings(metadata, "merges", path)]
     vocabulary = {token: i for i, token in enumerate(_strings(metadata, "tokens", path))}
     pre = str(metadata.get("tokenizer.ggml.pre", "default"))
     ignore_merges = PATTERNS.get(pre) == (LLAMA3,)  # Llama 3: a word that is in the vocabulary is taken whole
     try:
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=ignore_merges))
-    except Exception as error:  # the library raises bare Exception
+    except BaseException as error:  # the library raises bare Exception, and panics of its own
+        if not_a_panic(error):
+            raise
         raise ModelFileError(f"{path}: the tokenizer's merges do not fit its tokens ({error})") from None
-    tokenizer.pre_tokenizer = _cut(pre, path)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = _cut(pre, path)
+    tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
+
+
+def _pair(line: str) -> tuple[str, str]:
+    left, _, right = line.partition(" ")
+    return left, right
 
 
 def _cut(pre: str, path: object) -> PreTokenizer:
@@ -113,9 +121,9 @@ def _sentencepiece(metadata: Mapping[str, Any], path: object) -> Tokenizer:
     bpe = models.BPE(vocab=vocabulary, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     tokenizer = Tokenizer(bpe)
     prefix = [normalizers.Prepend("▁")] if metadata.get("tokenizer.ggml.add_space_prefix", True) else []
-    tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", "▁")])  # type: ignore[assignment]
+    tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", "▁")])
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    tokenizer.decoder = decoders.Sequence(steps)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.Sequence(steps)
     return tokenizer
 
 

@@ -3,13 +3,12 @@
 Covers Llama 1 to 3, SmolLM, TinyLlama, Mistral: tied or untied heads, optional biases, any head width.
 It knows neither file formats (see `gguf.py`, `safetensors.py`) nor positions and masks (the cache owns them).
 
-For speed on a CPU the three attention inputs and the two MLP inputs are one matrix each, tensors are plain attributes,
-and a pass over one row is little more than one read of the weights.
+For speed the three attention inputs and the two MLP inputs are one matrix each, and matrices are laid out for the
+machine (`linear.py`): a pass over one row is little more than one read of the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from megacontext.models.base import ModelFileError, Weights, fingerprint
+from megacontext.models.linear import Linear, PackedLinear, can_pack
 from nanochat.attention import attention
 from nanochat.hook import KVCache, ModelSpec, Stream
 from nanochat.rotary import Rotary
@@ -44,39 +44,52 @@ class LlamaConfig:
 
 @dataclass(frozen=True)
 class Layer:
-    """One block's tensors, inputs fused: qkv ((H + 2 Hk) d, D), gate_up (2 F, D)."""
+    """One block, inputs fused: qkv (D -> (H + 2 Hk) d), gate_up (D -> 2 F)."""
 
     input_norm: Tensor
-    qkv: Tensor
-    qkv_bias: Tensor | None
-    out: Tensor
-    out_bias: Tensor | None
+    qkv: Linear
+    out: Linear
     mlp_norm: Tensor
-    gate_up: Tensor
-    gate_up_bias: Tensor | None
-    down: Tensor
-    down_bias: Tensor | None
+    gate_up: Linear
+    down: Linear
+
+    @property
+    def parameters(self) -> int:
+        matrices = (self.qkv, self.out, self.gate_up, self.down)
+        return sum(matrix.parameters for matrix in matrices) + self.input_norm.numel() + self.mlp_norm.numel()
 
 
 class Llama:
     """Implements `nanochat.hook.BaseModel`. Weights are frozen."""
 
-    def __init__(self, config: LlamaConfig, weights: Weights, *, dtype: torch.dtype, device: str = "cpu") -> None:
-        """Reads every tensor once. Raises ModelFileError for a missing tensor or a wrong shape."""
+    def __init__(
+        self, config: LlamaConfig, weights: Weights, *, dtype: torch.dtype, device: str = "cpu", pack: bool = True
+    ) -> None:
+        """Reads every tensor once. pack: lay matrices out for the CPU where it can be done; no gradient passes then.
+
+        Raises ModelFileError for a missing tensor or a wrong shape.
+        """
         self.config = config
-        read = _Reader(config, weights, dtype, torch.device(device))
+        linear = PackedLinear if pack and can_pack(dtype, device) else Linear
+        read = _Reader(config, weights, dtype, torch.device(device), linear)
         self.embedding = read("model.embed_tokens.weight", config.vocab, config.width)
         self.layers = [read.layer(index) for index in range(config.layers)]
         self.norm = read("model.norm.weight", config.width)
-        tied = "lm_head.weight" not in weights
-        self.head = self.embedding if tied else read("lm_head.weight", config.vocab, config.width)
+        self.tied = "lm_head.weight" not in weights
+        self.head = linear(self.embedding if self.tied else read("lm_head.weight", config.vocab, config.width))
         self._spec = _spec(config, weights.fingerprint, dtype, torch.device(device))
 
-    def tensors(self) -> Iterator[Tensor]:
-        """Every weight; a tied head comes twice."""
-        yield from (self.embedding, self.norm, self.head)
-        for layer in self.layers:
-            yield from (tensor for tensor in vars(layer).values() if tensor is not None)
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has; a tied head counts once."""
+        layers = sum(layer.parameters for layer in self.layers)
+        return layers + self.embedding.numel() + self.norm.numel() + (0 if self.tied else self.head.parameters)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that the weights occupy; a tied head that is packed is a second copy."""
+        shared = self.head.weight is self.embedding
+        return (self.parameters + (self.head.parameters if self.tied and not shared else 0)) * self.norm.element_size()
 
     @property
     def spec(self) -> ModelSpec:
@@ -97,20 +110,20 @@ class Llama:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (B, T, D) -> (B, T, V) float32. Slice `hidden` first: every row costs a pass over the vocabulary."""
-        return F.linear(hidden, self.head).float()
+        return self.head(hidden).float()
 
     def _attend(self, index: int, layer: Layer, x: Tensor, cache: KVCache) -> Tensor:
         batch, rows, _ = x.shape
         heads, kv_heads = self.config.heads, self.config.kv_heads
-        fused = F.linear(self._normalise(x, layer.input_norm), layer.qkv, layer.qkv_bias)
+        fused = layer.qkv(self._normalise(x, layer.input_norm))
         by_head = fused.view(batch, rows, heads + 2 * kv_heads, self.config.head_dim).transpose(1, 2)
         q, k, v = by_head.split((heads, kv_heads, kv_heads), 1)
-        return x + F.linear(attention(cache.update(index, q, k, v)), layer.out, layer.out_bias)
+        return x + layer.out(attention(cache.update(index, q, k, v)))
 
     def _mlp(self, layer: Layer, x: Tensor) -> Tensor:
-        fused = F.linear(self._normalise(x, layer.mlp_norm), layer.gate_up, layer.gate_up_bias)
+        fused = layer.gate_up(self._normalise(x, layer.mlp_norm))
         gate, up = fused.split(self.config.inner, -1)
-        return x + F.linear(F.silu(gate) * up, layer.down, layer.down_bias)
+        return x + layer.down(F.silu(gate) * up)
 
     def _normalise(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, (self.config.width,), weight, self.config.eps)
@@ -141,8 +154,15 @@ def _spec(config: LlamaConfig, weights: str, dtype: torch.dtype, device: torch.d
 class _Reader:
     """Takes tensors out of a file, checks their shapes, fuses what is used together."""
 
-    def __init__(self, config: LlamaConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> None:
-        self.config, self.weights, self.dtype, self.device = config, weights, dtype, device
+    def __init__(
+        self,
+        config: LlamaConfig,
+        weights: Weights,
+        dtype: torch.dtype,
+        device: torch.device,
+        linear: type[Linear],
+    ) -> None:
+        self.config, self.weights, self.dtype, self.device, self.linear = config, weights, dtype, device, linear
 
     def __call__(self, name: str, *shape: int) -> Tensor:
         if name not in self.weights:
@@ -153,31 +173,26 @@ class _Reader:
 
     def layer(self, index: int) -> Layer:
         c, at = self.config, f"model.layers.{index}"
-        attend, mlp = f"{at}.self_attn", f"{at}.mlp"
         query, key = c.heads * c.head_dim, c.kv_heads * c.head_dim
-        qkv = {f"{attend}.q_proj": query, f"{attend}.k_proj": key, f"{attend}.v_proj": key}
-        gate_up = {f"{mlp}.gate_proj": c.inner, f"{mlp}.up_proj": c.inner}
         return Layer(
             input_norm=self(f"{at}.input_layernorm.weight", c.width),
-            qkv=self._fused(qkv, c.width),
-            qkv_bias=self._fused_bias(qkv),
-            out=self(f"{attend}.o_proj.weight", c.width, query),
-            out_bias=self._fused_bias({f"{attend}.o_proj": c.width}),
+            qkv=self._fused(f"{at}.self_attn", {"q_proj": query, "k_proj": key, "v_proj": key}, c.width),
+            out=self._fused(f"{at}.self_attn", {"o_proj": c.width}, query),
             mlp_norm=self(f"{at}.post_attention_layernorm.weight", c.width),
-            gate_up=self._fused(gate_up, c.width),
-            gate_up_bias=self._fused_bias(gate_up),
-            down=self(f"{mlp}.down_proj.weight", c.width, c.inner),
-            down_bias=self._fused_bias({f"{mlp}.down_proj": c.width}),
+            gate_up=self._fused(f"{at}.mlp", {"gate_proj": c.inner, "up_proj": c.inner}, c.width),
+            down=self._fused(f"{at}.mlp", {"down_proj": c.width}, c.inner),
         )
 
-    def _fused(self, parts: dict[str, int], width: int) -> Tensor:
-        return torch.cat([self(f"{name}.weight", rows, width) for name, rows in parts.items()])
+    def _fused(self, at: str, parts: dict[str, int], width: int) -> Linear:
+        """One matrix of several, one below the other. parts: name -> rows."""
+        names = {f"{at}.{name}": rows for name, rows in parts.items()}
+        weight = torch.cat([self(f"{name}.weight", rows, width) for name, rows in names.items()])
+        if not any(f"{name}.bias" in self.weights for name in names):
+            return self.linear(weight)
+        return self.linear(weight, torch.cat([self._bias(name, rows) for name, rows in names.items()]))
 
-    def _fused_bias(self, parts: dict[str, int]) -> Tensor | None:
-        """None when no part has one; a part without one gets zeros."""
-        if not any(f"{name}.bias" in self.weights for name in parts):
-            return None
-        zeros = {"device": self.device, "dtype": self.dtype}
-        return torch.cat(
-            [self(f"{n}.bias", r) if f"{n}.bias" in self.weights else torch.zeros(r, **zeros) for n, r in parts.items()]
-        )
+    def _bias(self, name: str, rows: int) -> Tensor:
+        """Zeros for a part that has none, beside one that has."""
+        if f"{name}.bias" in self.weights:
+            return self(f"{name}.bias", rows)
+        return torch.zeros(rows, device=self.device, dtype=self.dtype)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megacontext.models.base import LoadedModel
+from megacontext.models.base import LoadedModel, Weights
 from megacontext.models.chat_template import TemplateChat
-from megacontext.models.llama import Llama
-from megacontext.models.placement import pick_device, pick_dtype
+from megacontext.models.llama import Llama, LlamaConfig
+from megacontext.models.placement import place
 from megacontext.models.text import NoChat, TokenizersText
 
 if TYPE_CHECKING:
@@ -33,30 +33,35 @@ def load_gguf(path: Path, config: ModelConfig) -> LoadedModel:
     )
     template = file.metadata.get("tokenizer.chat_template")
     _give_chat(text, template, gguf_tokenizer.template_variables(file.metadata))
-    model = Llama(file.config, file, dtype=pick_dtype(config), device=pick_device(config))
+    model = _build(file.config, file, config)
     name = str(file.metadata.get("general.name", path.stem))
     return LoadedModel(model, text, path.stem, summarise(model, name, file.quantisations[0]))
 
 
 def load_folder(path: Path, config: ModelConfig) -> LoadedModel:
     """A folder as the Hugging Face hub has them: config.json, *.safetensors, tokenizer.json, tokenizer_config.json."""
+    from megacontext.models.folder_text import FolderText
     from megacontext.models.safetensors import Folder
 
-    folder = Folder(path)
-    text = folder.text()
-    _give_chat(text, folder.chat_template, folder.template_variables)
-    model = Llama(folder.config, folder, dtype=pick_dtype(config), device=pick_device(config))
-    return LoadedModel(model, text, path.resolve().name, summarise(model, path.resolve().name, folder.dtype))
+    folder, texts = Folder(path), FolderText(path)
+    text = texts.text(folder.config.vocab)
+    _give_chat(text, texts.template, texts.variables)
+    model, name = _build(folder.config, folder, config), path.resolve().name
+    return LoadedModel(model, text, name, summarise(model, name, folder.stored_as))
+
+
+def _build(numbers: LlamaConfig, weights: Weights, config: ModelConfig) -> Llama:
+    device, dtype, pack = place(config)
+    return Llama(numbers, weights, dtype=dtype, device=device, pack=pack)
 
 
 def summarise(model: Llama, name: str, stored: str) -> dict[str, Any]:
-    """Plain values for the log. weight_bytes: in memory, shared tensors counted once."""
+    """Plain values for the log. weight_bytes: in memory."""
     spec = model.spec
-    tensors = {tensor.data_ptr(): tensor for tensor in model.tensors()}.values()
     return {
         "name": name,
         "family": spec.family,
-        "parameters": sum(tensor.numel() for tensor in tensors),
+        "parameters": model.parameters,
         "layers": spec.layers,
         "heads": spec.heads,
         "kv_heads": spec.kv_heads,
@@ -66,7 +71,7 @@ def summarise(model: Llama, name: str, stored: str) -> dict[str, Any]:
         "stored_as": stored,
         "dtype": str(spec.dtype).removeprefix("torch."),
         "device": str(spec.device),
-        "weight_bytes": sum(tensor.nbytes for tensor in tensors),
+        "weight_bytes": model.weight_bytes,
         "fingerprint": spec.fingerprint,
     }
 

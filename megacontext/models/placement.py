@@ -1,37 +1,35 @@
-"""Where a model runs, and in which number format, when the configuration says `auto`."""
+"""Where a model runs, in which number format and on how many threads."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from megacontext.errors import ConfigError
+from nanochat.hardware import autodetect_device_type, has_device, resolve_dtype
 
 if TYPE_CHECKING:
     from megacontext.config import ModelConfig
 
 
-def pick_device(config: ModelConfig) -> str:
-    """`auto`: a GPU if there is one. Raises ConfigError for a device that this machine lacks."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if config.device == "auto":
-        return next(device for device in ("cuda", "mps", "cpu") if there[device])
-    if not there.get(config.device, False):
+class Placement(NamedTuple):
+    """pack: lay matrices out for the CPU (faster; sums in another order)."""
+
+    device: str
+    dtype: torch.dtype
+    pack: bool
+
+
+def place(config: ModelConfig) -> Placement:
+    """`auto`: a GPU if there is one; bf16 where the hardware computes in it, else fp32. Sets torch's thread count.
+
+    fp32 asked for by name is for comparisons: its matrices stay plain, so that sums run in the reference's order.
+    Raises ConfigError for a device that this machine lacks.
+    """
+    device = autodetect_device_type() if config.device == "auto" else config.device
+    if not has_device(device):
         raise ConfigError(f"model.device is {config.device!r}, but this machine has none; use 'auto' or 'cpu'")
-    return config.device
-
-
-def pick_dtype(config: ModelConfig) -> torch.dtype:
-    """`auto`: bf16 on a GPU or where the CPU has bf16 instructions, else fp32."""
-    if config.dtype != "auto":
-        return getattr(torch, config.dtype)
-    device = pick_device(config)
-    fast = torch.cuda.is_bf16_supported() if device == "cuda" else device == "cpu" and cpu_has_bf16()
-    return torch.bfloat16 if fast else torch.float32
-
-
-def cpu_has_bf16() -> bool:
-    """AVX512-BF16 or AMX-BF16. Without them bf16 is emulated and slower than fp32."""
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private to torch: may go away
-    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return Placement(device, resolve_dtype(config.dtype, device), config.dtype != "float32")

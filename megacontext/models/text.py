@@ -115,7 +115,7 @@ class TokenizersText:
         return b"" if piece is None else self._piece_bytes(piece)
 
     def _without_specials(self, text: str) -> list[int]:
-        """For vocabularies in which a merge can end in a special's text: letter by letter, what still is one left out."""
+        """For vocabularies in which a merge can yield a special: letter by letter, and what still is one left out."""
         letters = (self._tokenizer.encode(letter, add_special_tokens=False).ids for letter in text)
         return [token for ids in letters for token in ids if token not in self.special_ids]
 
@@ -131,6 +131,11 @@ class TokenizersText:
     def _byte_level(self) -> bool:
         """Whether letters of the vocabulary stand for bytes (GPT-2's table), rather than for themselves."""
         return '"ByteLevel"' in json.dumps(json.loads(self._tokenizer.to_str()).get("decoder"))
+
+
+def not_a_panic(error: BaseException) -> bool:
+    """Whether `error` is none of the tokenizers library's: bare Exception, or a panic, which is no Exception at all."""
+    return not isinstance(error, Exception) and type(error).__name__ != "PanicException"
 
 
 class NoChat:

@@ -1,0 +1,95 @@
+"""The text side of a model folder: tokenizer.json, tokenizer_config.json, generation_config.json, chat template."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from megacontext.errors import ConfigError
+from megacontext.models.base import ModelFileError
+from megacontext.models.safetensors import read_json
+from megacontext.models.text import TokenizersText, not_a_panic
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+CONTROL = re.compile(r"^(<[^<>\s]+>|\[[A-Z_/]+\])$")  # <|im_start|>, </s>, [INST]: control by their look
+
+
+class FolderText:
+    """Reads what is there; everything but tokenizer.json may be missing. Raises ModelFileError for damaged files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._settings = self._optional("tokenizer_config.json")
+
+    def text(self, vocab: int) -> TokenizersText:
+        """vocab: rows of the model's embedding."""
+        raw = self._tokenizer_json()
+        added = [token for token in raw.get("added_tokens") or [] if self._is_special(token)]
+        for token in added:
+            token["special"] = True
+        tokenizer = _tokenizer(json.dumps(raw), self.path / "tokenizer.json")
+        tokenizer.add_special_tokens([t for t in self.variables.values() if tokenizer.token_to_id(t) is not None])
+        named = (tokenizer.token_to_id(token) for token in self.variables.values())
+        special = {token["id"] for token in added} | {i for i in named if i is not None}
+        return TokenizersText(tokenizer, special=special, stop_ids=self._stop_ids(tokenizer), vocab=vocab)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """bos_token, eos_token and so on: what a chat template may name."""
+        found = {name: self._settings.get(name) for name in NAMED}
+        texts = {name: token.get("content") if isinstance(token, dict) else token for name, token in found.items()}
+        return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+    @property
+    def template(self) -> str | None:
+        """chat_template.jinja, else the entry of tokenizer_config.json (of several the one called default)."""
+        file = self.path / "chat_template.jinja"
+        if file.exists():
+            return file.read_text("utf-8")
+        found = self._settings.get("chat_template")
+        if isinstance(found, list):
+            found = {entry.get("name"): entry.get("template") for entry in found}.get("default")
+        if found is not None and not isinstance(found, str):
+            raise ModelFileError(f"{self.path / 'tokenizer_config.json'}: chat_template must be text")
+        return found
+
+    def _tokenizer_json(self) -> dict[str, Any]:
+        file = self.path / "tokenizer.json"
+        if not file.exists():
+            raise ConfigError(f"{file} is missing; only tokenizers in that format are read (not tokenizer.model)")
+        return read_json(file)
+
+    def _is_special(self, token: dict[str, Any]) -> bool:
+        """Flagged as such; or used by the chat template; or of the look of a control token, whatever its flag says."""
+        content = str(token.get("content"))
+        used = self.template is not None and content.strip() != "" and content in self.template
+        return bool(token.get("special")) or (used and not content.isalnum()) or CONTROL.match(content) is not None
+
+    def _stop_ids(self, tokenizer: Tokenizer) -> set[int]:
+        """End and beginning of a text, as the configuration files and the tokenizer's settings name them."""
+        stops: set[int] = set()
+        for settings in (self._optional("generation_config.json"), self._optional("config.json")):
+            for key in ("eos_token_id", "bos_token_id"):
+                ids = settings.get(key)
+                stops.update(i for i in (ids if isinstance(ids, list) else [ids]) if isinstance(i, int))
+        named = (tokenizer.token_to_id(self.variables.get(name, "")) for name in ("eos_token", "bos_token"))
+        return stops | {i for i in named if i is not None}
+
+    def _optional(self, name: str) -> dict[str, Any]:
+        return read_json(self.path / name) if (self.path / name).exists() else {}
+
+
+def _tokenizer(source: str, where: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(source)
+    except BaseException as error:  # the library raises bare Exception, and panics of its own
+        if not_a_panic(error):
+            raise
+        raise ModelFileError(f"{where}: not a tokenizer ({error}); fetch it again") from None
