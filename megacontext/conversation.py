@@ -35,9 +35,11 @@ Sampler = Callable[["Tensor"], int]  # logits (1, V) -> id
 
 
 class Tokens(Protocol):
-    """Where a conversation's ids are kept: megacontext.tree.token_log has one on disk and one in memory."""
+    """Where a conversation's ids and turns are kept: a `Session`, on disk or ephemeral."""
 
-    def append(self, ids: Sequence[int]) -> object: ...
+    def append(self, tokens: list[int]) -> None: ...
+
+    def add_turn(self, role: str, start: int, stop: int) -> None: ...
 
     def sync(self) -> None: ...
 
@@ -113,7 +115,7 @@ class Conversation:
 
         `cancelled` is asked between tokens; then, or when the iterator is closed, the reply so far stays.
         """
-        reply = _Reply(self._turn_ids(self.text.chat.user(text)))
+        reply = _Reply(self._turn_ids(self.text.chat.user(text)), len(self.log))
         try:
             yield from self._reply(reply, progress, cancelled)
         except Interrupted:
@@ -130,7 +132,7 @@ class Conversation:
         cancelled: Callable[[], bool] = never,
     ) -> TurnResult:
         """Take a document in, as a user's turn without a reply. An interrupted one ends where it was."""
-        reply = _Reply(self._turn_ids(self.text.chat.user(text, reply=False)), name)
+        reply = _Reply(self._turn_ids(self.text.chat.user(text, reply=False)), len(self.log), name)
         self._catch_up()
         self._open, total = False, len(reply.prompt)
         try:
@@ -141,7 +143,7 @@ class Conversation:
             reply.stop = "read"
         except Interrupted:
             self._end_user_turn()
-        return self._finish(reply)
+        return self._finish(reply, "document")
 
     # --- inside a turn ---
 
@@ -202,7 +204,7 @@ class Conversation:
             raise Interrupted
         return logits
 
-    def _keep(self, ids: Sequence[int]) -> None:
+    def _keep(self, ids: list[int]) -> None:
         """Into the log, before the model is fed. A disk that fails ends the writing, not the conversation."""
         try:
             self.log.append(ids)
@@ -233,7 +235,10 @@ class Conversation:
         self._keep(ending)
         self._unfed = self._unfed + ending
 
-    def _finish(self, reply: _Reply) -> TurnResult:
+    def _finish(self, reply: _Reply, role: str = "user") -> TurnResult:
+        self.log.add_turn(role, reply.start, len(self.log) - reply.generated)
+        if reply.generated:
+            self.log.add_turn("assistant", len(self.log) - reply.generated, len(self.log))
         self._sync()
         self._turn += 1
         event = Turn(
@@ -254,8 +259,9 @@ class Conversation:
 class _Reply:
     """A reply while it grows: bytes in, whole characters out."""
 
-    def __init__(self, prompt: list[int], name: str | None = None) -> None:
+    def __init__(self, prompt: list[int], start: int, name: str | None = None) -> None:
         self.prompt = prompt
+        self.start = start  # of the prompt in the log
         self.name = name
         self.stop = "interrupted"
         self.generated = 0

@@ -81,7 +81,10 @@ def _converse(flags: argparse.Namespace, config: DemoConfig, output: Output, sin
         for document in documents:
             if talk.read(document).event.stop == "interrupted":
                 return INTERRUPTED
-        return _say_all(talk, prompts)
+        code = _say_all(talk, prompts)
+    if talk.conversation.store_failure is not None:
+        raise talk.conversation.store_failure
+    return code
 
 
 def _say_all(talk: Talk, prompts: list[str] | None) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from datetime import datetime, timezone
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from megacontext.conversation import Conversation
@@ -17,8 +15,8 @@ from nanochat.chat.talk import Talk
 if TYPE_CHECKING:
     from megacontext.config import DemoConfig, SessionConfig
     from megacontext.models.base import LoadedModel
+    from megacontext.session import Session
     from megacontext.telemetry.sinks import Sink
-    from megacontext.tree.token_log import MemoryLog
 
 
 @contextmanager
@@ -39,40 +37,44 @@ def open_talk(config: DemoConfig, output: Output, sink: Sink) -> Iterator[Talk]:
 
     loaded = load(config, sink)
     cache = build_cache(loaded.model.spec, config.memory, sink=sink)
-    with closing(open_log(config.session, loaded)) as log:
-        sink.emit(_opened(config, log))
+    with open_session(config.session, loaded) as session:
+        sink.emit(_opened(config, session))
         sampler = Sampler(config.chat.temperature, config.chat.top_k, config.chat.seed)
         durable = config.session.durability == "sync"
-        conversation = Conversation(loaded, cache, log, config.chat, sampler=sampler, sink=sink, sync_always=durable)
+        conversation = Conversation(
+            loaded, cache, session, config.chat, sampler=sampler, sink=sink, sync_always=durable
+        )
         talk = Talk(conversation, output)
         talk.resume()
         yield talk
 
 
-def open_log(session: SessionConfig, loaded: LoadedModel) -> MemoryLog:
-    """The conversation's tokens: of the named session, of a new one, or in memory only. Raises StoreError."""
-    from megacontext.tree.token_log import MemoryLog, TokenLog
+def open_session(config: SessionConfig, loaded: LoadedModel) -> Session:
+    """The named session, a new one, or one that leaves no trace. Raises StoreError or ConfigError."""
+    from megacontext.session import Session
 
-    text = loaded.text
-    if session.ephemeral:
-        return MemoryLog(vocab=text.vocab_size)
-    name = session.name or datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
-    log = TokenLog.open(Path(session.root) / name / "tokens.log", vocab=text.vocab_size, fingerprint=text.fingerprint)
-    note(f"session {name}")
-    if log.truncated:
-        note(f"the end of the session was damaged: {log.truncated:,} bytes were moved to quarantine/")
-    return log
+    session = Session.open(
+        config.root,
+        config.name,
+        vocab=loaded.text.vocab_size,
+        fingerprint=loaded.text.fingerprint,
+        model=loaded.name,
+        ephemeral=config.ephemeral,
+    )
+    if session.log.truncated:
+        note(f"the end of the session was damaged: {session.log.truncated:,} bytes were moved to quarantine/")
+    return session
 
 
-def _opened(config: DemoConfig, log: MemoryLog) -> MemoryOpened:
-    path = getattr(log, "path", None)
+def _opened(config: DemoConfig, session: Session) -> MemoryOpened:
+    cut = session.folder is not None and session.log.truncated
     return MemoryOpened(
         cache=config.memory.cache,
         working_budget=config.memory.budget if config.memory.cache in ("megacontext", "recency") else None,
-        session=None if path is None else path.parent.name,
-        recovered_tokens=log.recovered.tokens,
-        truncated_bytes=log.truncated,
-        quarantined=str(path.parent / "quarantine") if path is not None and log.truncated else None,
+        session=session.name,
+        recovered_tokens=session.log.recovered.tokens,
+        truncated_bytes=session.log.truncated,
+        quarantined=str(session.folder / "quarantine") if cut and session.folder else None,
     )
 
 

@@ -17,13 +17,14 @@ class Talk:
     def __init__(self, conversation: Conversation, output: Output) -> None:
         self.conversation = conversation
         self.output = output
+        self._failure_told = False
 
     def resume(self) -> None:
         """Read a session's earlier turns again."""
         if tokens := len(self.conversation.log):
             with progress("reading the session again") as bar:
                 self.conversation.resume(bar)
-            note(f"went on with {tokens:,} tokens of this session")
+            note(f"went on with {tokens:,} tokens")
 
     def say(self, text: str) -> TurnResult:
         """One exchange. Ctrl-C stops the reply and keeps what was said."""
@@ -61,6 +62,10 @@ class Talk:
         if folded > folded_before:
             note(f"(folded {folded - folded_before:,} more tokens; {folded:,} are kept but not exact in view)")
         note(meter(stats_of(cache), result.event))
+        failure = self.conversation.store_failure
+        if failure is not None and not self._failure_told:
+            note(f"warning: {failure}")
+            self._failure_told = True
 
 
 def read_text(path: Path) -> str:
