@@ -1,0 +1,41 @@
+# Each target sets up what it needs first; where that is done already, it costs a fraction of a second.
+PYTHON ?= python3
+VENV := .venv/bin/python
+BOOTSTRAP := $(PYTHON) tools/bootstrap_env.py
+
+.PHONY: help chat test lint format tree env model corpus lock
+
+help: ## say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 16
+
+chat: ## talk to the demo model through a budgeted memory
+	@$(BOOTSTRAP) --only env --extras none >&2 && $(BOOTSTRAP) --no-env >&2
+	@$(VENV) -m nanochat.chat --config configs/megacontext_demo.yaml
+
+test: env model corpus ## run the whole test suite
+	$(VENV) -m pytest -q
+
+lint: env ## linter, formatter, type checker
+	$(VENV) -m ruff check .
+	$(VENV) -m ruff format --check .
+	$(VENV) -m mypy
+
+format: env ## put every file into the house format
+	$(VENV) -m ruff check --fix .
+	$(VENV) -m ruff format .
+
+tree: ## write the README's tree anew from the files
+	@$(PYTHON) -m tools.readme_tree
+
+env: ## the environment in .venv, with the development tools
+	@$(BOOTSTRAP) --only env
+
+model: ## the demo model in artifacts/models
+	@$(BOOTSTRAP) --only model
+
+corpus: ## the sample corpus in artifacts/corpus
+	@$(BOOTSTRAP) --only corpus
+
+lock: env ## write requirements/*.txt anew, keeping the versions that fit
+	$(VENV) -m pip install --quiet uv
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(VENV) tools/lock_requirements.py
