@@ -1,0 +1,268 @@
+"""The tokens of a conversation on disk: append-only, checksummed, one writer. Tokens are the truth.
+
+`append` buffers, `sync` makes everything so far durable. Opening verifies every frame. A torn tail, which a crash
+leaves, is cut off into `quarantine/` beside the log; damage to bytes that once were durable is refused, never guessed
+at. The bytes are in token_frames. Knows nothing of turns, pages or models.
+
+If the disk fails, `sync` (or `append`) says so once with StoreError; from then on the log keeps new tokens in memory,
+so that a conversation can go on, and every `sync` fails again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from megacontext.errors import StoreError
+from megacontext.tree import token_frames as frames
+from megacontext.tree.memory_log import MemoryLog, Recovered
+from megacontext.tree.token_frames import FRAME_TOKENS, HEADER_BYTES, Header
+from nanochat.files import FileLock, atomic_write, sync_folder
+
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+class TokenLog(MemoryLog):
+    """A token log in a file. Use `open`.
+
+    recovered: frames and tokens found on opening. truncated: bytes of a torn tail that opening cut off.
+    failed: why nothing is written any more, or "".
+
+        [0, _written)        in the file, by frame: _starts (first token) and _offsets (byte)
+        [_written, len)      in memory, _pending
+    """
+
+    def __init__(self, path: Path, lock: FileLock, descriptor: int, *, vocab: int) -> None:
+        super().__init__(vocab=vocab)
+        self.path, self.failed = path, ""
+        self._lock, self._descriptor = lock, descriptor
+        self._starts, self._offsets = array("Q"), array("Q")
+        self._written = self._sequence = 0
+        self._size = HEADER_BYTES
+        self._durable = True
+
+    @classmethod
+    def open(cls, path: Path | str, *, vocab: int, fingerprint: str, repair: bool = False) -> TokenLog:
+        """Open or create the log at `path`, with its folder.
+
+        fingerprint: what the ids mean, such as the tokenizer's. repair: cut at damage, too, and keep what is before it.
+        Raises StoreError if another process has it open, if it belongs to another vocabulary or fingerprint, if it is
+        damaged before its tail, or if the disk refuses.
+        """
+        if not 0 < vocab <= frames.VOCAB_LIMIT:
+            raise ValueError(f"vocab must be in [1, {frames.VOCAB_LIMIT}], got {vocab}")
+        path, header = Path(path), Header(vocab, frames.digest_of(fingerprint))
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = _locked(path)
+            try:
+                return cls._open(path, lock, header, repair)
+            except BaseException:
+                lock.release()
+                raise
+        except OSError as error:
+            raise StoreError(f"cannot open the token log {path}: {error}") from error
+
+    @classmethod
+    def _open(cls, path: Path, lock: FileLock, header: Header, repair: bool) -> TokenLog:
+        if not path.exists():
+            with atomic_write(path, mode=0o600) as file:
+                file.write(frames.pack_header(header))
+        descriptor = os.open(path, os.O_RDWR | _BINARY)
+        log = cls(path, lock, descriptor, vocab=header.vocab)
+        try:
+            log._check_header(header)
+            log._recover(repair)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return log
+
+    def __enter__(self) -> TokenLog:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self._written + len(self._pending)
+
+    # Opening ----------------------------------------------------------------------------------------------------------
+
+    def _check_header(self, wanted: Header) -> None:
+        try:
+            found = frames.unpack_header(self._read(0, HEADER_BYTES))
+        except ValueError as error:
+            raise StoreError(
+                f"{self.path} cannot be read: {error}. Restore it from a copy, or move it away."
+            ) from error
+        if found.vocab != wanted.vocab:
+            raise StoreError(
+                f"{self.path} was written with a vocabulary of {found.vocab}, this model has {wanted.vocab}: "
+                "use the model it was made with, or another session"
+            )
+        if found.digest != wanted.digest:
+            raise StoreError(
+                f"{self.path} was written with another tokenizer (fingerprint {found.digest.hex()[:12]}, this model "
+                f"has {wanted.digest.hex()[:12]}): use the model it was made with, or another session"
+            )
+
+    def _recover(self, repair: bool) -> None:
+        for frame in frames.read_frames(self._read, HEADER_BYTES):
+            if frame.type == frames.TOKENS:
+                if int(frame.tokens.max()) >= self.vocab:
+                    raise StoreError(f"{self.path} holds an id out of its vocabulary at byte {frame.offset}")
+                self._index(frame.offset, len(frame.tokens))
+            self._size, self._sequence = frame.end, frame.sequence + 1
+        self.recovered = Recovered(len(self._starts), self._written)
+        self._cut_tail(repair)
+
+    def _index(self, offset: int, count: int) -> None:
+        self._starts.append(self._written)
+        self._offsets.append(offset)
+        self._written += count
+
+    def _cut_tail(self, repair: bool) -> None:
+        tail = self._read(self._size, os.fstat(self._descriptor).st_size - self._size)
+        if not tail:
+            return
+        if frames.durable_length(tail) > self._size and not repair:
+            raise StoreError(
+                f"{self.path} is damaged at byte {self._size}, after {self._written} tokens, and good data stands "
+                "behind it: restore it from a copy, or open it with repair=True, which keeps the tokens before it "
+                "and moves the rest to quarantine/"
+            )
+        self._quarantine(tail)
+        os.ftruncate(self._descriptor, self._size)
+        os.fsync(self._descriptor)
+        self.truncated = len(tail)
+
+    def _quarantine(self, tail: bytes) -> None:
+        folder = self.path.parent / "quarantine"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with atomic_write(folder / f"{self.path.name}.{self._size}.{time.time_ns()}", mode=0o600) as file:
+            file.write(tail)
+        sync_folder(self.path.parent)
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    def append(self, ids: Sequence[int] | np.ndarray) -> None:
+        """Take ids at the end, in memory until the next `sync` or until a full frame has come together.
+
+        Raises ValueError if an id is out of the vocabulary (then none is taken), StoreError if the disk fails just now
+        (they are taken all the same).
+        """
+        if self._descriptor < 0:
+            raise ValueError(f"{self.path} is closed")
+        super().append(ids)
+        while len(self._pending) >= FRAME_TOKENS and not self.failed:
+            self._write_frame(FRAME_TOKENS)
+
+    def sync(self) -> None:
+        """Make everything so far durable: when this returns, a crash loses none of it.
+
+        Raises StoreError if the disk fails, or failed before.
+        """
+        if self.failed:
+            raise StoreError(self.failed)
+        if self._pending:
+            self._write_frame(len(self._pending))
+        if self._durable:
+            return
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:  # never tried again: after a failed fsync the kernel may have dropped the data
+            raise self._fail(error) from error
+        self._durable = True
+        self._write(frames.pack_synced(self._size, self._sequence))
+
+    def close(self) -> None:
+        """Sync and release the file, whatever happens. Raises StoreError if the disk fails just now."""
+        if self._descriptor < 0:
+            return
+        try:
+            if not self.failed:
+                self.sync()
+        finally:
+            os.close(self._descriptor)
+            self._descriptor = -1  # a number that no other file can get
+            self._lock.release()
+
+    def _write_frame(self, count: int) -> None:
+        offset = self._size
+        self._write(frames.pack_tokens(np.array(self._pending[:count]), self._sequence))
+        self._index(offset, count)
+        del self._pending[:count]
+        self._durable = False
+
+    def _write(self, data: bytes) -> None:
+        """Write one frame. A part of one, left by a failure, is a torn tail to the next opening."""
+        left = memoryview(data)
+        try:
+            os.lseek(self._descriptor, self._size, os.SEEK_SET)
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError as error:
+            raise self._fail(error) from error
+        self._size += len(data)
+        self._sequence += 1
+
+    def _fail(self, error: OSError) -> StoreError:
+        self.failed = (
+            f"cannot write the token log {self.path}: {error}. What is said from here on is kept in memory only; "
+            "make room or use another disk, and start again"
+        )
+        return StoreError(self.failed)
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    def array(self, start: int, stop: int) -> np.ndarray:
+        """Tokens [start, stop) as (stop - start,) uint32, read from the frames that hold them.
+
+        Raises ValueError if they are not all there, StoreError if the file no longer holds what was written.
+        """
+        if not 0 <= start <= stop <= len(self):
+            raise ValueError(f"tokens [{start}, {stop}) are not within the log's [0, {len(self)})")
+        pieces = []
+        place = max(bisect_right(self._starts, start) - 1, 0)
+        while place < len(self._starts) and self._starts[place] < stop:
+            first = self._starts[place]
+            pieces.append(self._frame_tokens(place)[max(start - first, 0) : stop - first])
+            place += 1
+        pending = self._pending[max(start - self._written, 0) : max(stop - self._written, 0)]
+        return np.concatenate([*pieces, np.array(pending, dtype=np.uint32)])
+
+    def _frame_tokens(self, place: int) -> np.ndarray:
+        offset = self._offsets[place]
+        after = self._starts[place + 1] if place + 1 < len(self._starts) else self._written
+        size = frames.FRAME_BYTES + 4 * (after - self._starts[place])
+        frame = frames.unpack_frame(self._read(offset, size), 0, offset)
+        if frame is None or frame.end != offset + size:
+            raise StoreError(f"{self.path} was damaged while it was open, at byte {offset}: restore it from a copy")
+        return frame.tokens
+
+    def _read(self, offset: int, size: int) -> bytes:
+        if self._descriptor < 0:
+            raise ValueError(f"{self.path} is closed")
+        os.lseek(self._descriptor, offset, os.SEEK_SET)
+        pieces = []
+        while size > 0 and (piece := os.read(self._descriptor, size)):
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+
+def _locked(path: Path) -> FileLock:
+    lock = FileLock(path.with_name(path.name + ".lock"))
+    if not lock.acquire():
+        raise StoreError(
+            f"{path} is open in process {lock.owner()}: one process writes at a time. "
+            "Close it there, or use another name."
+        )
+    return lock
