@@ -1,0 +1,215 @@
+"""One conversation's memory on disk: a folder with its tokens, what they were made with, and where its turns are.
+
+    <root>/<name>/session.json    what made it: model, vocabulary, fingerprint, when
+                  tokens.log      the tokens (tree.token_log)
+                  turns.jsonl     one [start, stop, role] a line: token ranges, for showing the history
+
+Tokens are the truth: a turn whose tokens did not reach the disk is dropped on opening. Knows no pages and no gists.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from megacontext.errors import ConfigError, StoreError
+from megacontext.tree.memory_log import MemoryLog
+from megacontext.tree.token_log import TokenLog
+from nanochat.files import atomic_write, read_json, write_json
+
+FORMAT, VERSION = "megacontext.session", 1
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+ROLE = re.compile(r"[a-z_]{1,32}")
+INFO_NAME, LOG_NAME, TURNS_NAME = "session.json", "tokens.log", "turns.jsonl"
+INFO_LIMIT = 1 << 20  # bytes
+
+
+class Turn(NamedTuple):
+    """Tokens [start, stop) of the log, and who they are from: user, assistant, document."""
+
+    start: int
+    stop: int
+    role: str
+
+
+def session_folder(root: Path | str, name: str) -> Path:
+    """Where a session lies. Raises ConfigError if the name is not a plain one, or leads out of `root`."""
+    root = Path(root)
+    folder = root / name
+    if not NAME.fullmatch(name) or not name.strip(".") or folder.resolve().parent != root.resolve():
+        raise ConfigError(
+            f"session name {name!r} is not usable: 1 to 64 letters, digits, '.', '_' or '-', and no link out of {root}"
+        )
+    return folder
+
+
+def latest_session(root: Path | str) -> str | None:
+    """Name of the session last written to, or None."""
+    found = [path for path in Path(root).glob(f"*/{LOG_NAME}") if NAME.fullmatch(path.parent.name)]
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parent.name if found else None
+
+
+class Session:
+    """Use `open`. `name` and `folder` are None for an ephemeral one, which leaves no trace."""
+
+    def __init__(self, name: str | None, folder: Path | None, log: MemoryLog, turns: list[Turn]) -> None:
+        self.name, self.folder, self.log = name, folder, log
+        self._turns = turns
+        self._kept = len(turns)  # turns that are in the file
+
+    @classmethod
+    def open(
+        cls,
+        root: Path | str,
+        name: str | None,
+        *,
+        vocab: int,
+        fingerprint: str,
+        model: str = "",
+        ephemeral: bool = False,
+        repair: bool = False,
+    ) -> Session:
+        """Open the session `name` below `root`, or begin it. name None: begin a new one, named by the time.
+
+        vocab, fingerprint: of the tokenizer. model: a name to show. repair: as in TokenLog.open.
+        Raises ConfigError for an unusable name, StoreError if it is in use, damaged, or another tokenizer's.
+        """
+        if ephemeral:
+            return cls(None, None, MemoryLog(vocab=vocab), [])
+        name = _new_name() if name is None else name
+        folder = session_folder(root, name)
+        info = {"format": FORMAT, "version": VERSION, "name": name, "created": _now(), "model": model}
+        _check_info(folder / INFO_NAME, info | {"vocab": vocab, "fingerprint": fingerprint})
+        log = TokenLog.open(folder / LOG_NAME, vocab=vocab, fingerprint=fingerprint, repair=repair)
+        try:
+            if not (folder / INFO_NAME).exists():
+                write_json(folder / INFO_NAME, info | {"vocab": vocab, "fingerprint": fingerprint}, mode=0o600)
+            return cls(name, folder, log, _read_turns(folder / TURNS_NAME, len(log)))
+        except OSError as error:
+            log.close()
+            raise StoreError(f"cannot open the session {folder}: {error}") from error
+        except BaseException:
+            log.close()
+            raise
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Tokens so far."""
+        return len(self.log)
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Turns in the order they were added."""
+        return tuple(self._turns)
+
+    def append(self, tokens: list[int]) -> None:
+        """Take tokens at the end; on disk with the next `sync`. Raises as TokenLog.append does."""
+        self.log.append(tokens)
+
+    def tokens(self, start: int, stop: int) -> list[int]:
+        """Tokens [start, stop)."""
+        return self.log.tokens(start, stop)
+
+    def add_turn(self, role: str, start: int, stop: int) -> None:
+        """Note that tokens [start, stop) are a turn of `role`; on disk with the next `sync`.
+
+        Raises ValueError if it overlaps the turn before, or goes beyond the tokens.
+        """
+        least = self._turns[-1].stop if self._turns else 0
+        if not least <= start <= stop <= len(self) or not ROLE.fullmatch(role):
+            raise ValueError(f"turn [{start}, {stop}) of {role!r} does not lie in [{least}, {len(self)})")
+        self._turns.append(Turn(start, stop, role))
+
+    def sync(self) -> None:
+        """Make tokens and turns durable, tokens first. Raises StoreError if the disk fails."""
+        self.log.sync()
+        if self.folder is None or self._kept == len(self._turns):
+            return
+        lines = "".join(json.dumps(turn) + "\n" for turn in self._turns[self._kept :])
+        try:
+            _append(self.folder / TURNS_NAME, lines.encode())
+        except OSError as error:
+            raise StoreError(f"cannot write {self.folder / TURNS_NAME}: {error}. The tokens are safe.") from error
+        self._kept = len(self._turns)
+
+    def close(self) -> None:
+        """Sync, unless the disk has failed already, and let go."""
+        try:
+            if not getattr(self.log, "failed", ""):
+                self.sync()
+        finally:
+            self.log.close()
+
+
+def _new_name() -> str:
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _check_info(path: Path, wanted: dict[str, object]) -> None:
+    """Say in words what differs, where the log itself could only show digests."""
+    if not path.exists():
+        return
+    try:
+        found = read_json(path, limit=INFO_LIMIT)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{error}. Move it away: the tokens beside it can be read without it.") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT or found.get("version") != VERSION:
+        raise StoreError(f"{path} is no session of version {VERSION}")
+    for key in ("vocab", "fingerprint"):
+        if found.get(key) != wanted[key]:
+            raise StoreError(
+                f"the session in {path.parent} was made with {key} {found.get(key)!r} (model {found.get('model')!r}), "
+                f"this model has {wanted[key]!r}: use the model it was made with, or another session"
+            )
+
+
+def _read_turns(path: Path, tokens: int) -> list[Turn]:
+    """Turns up to the first line that is torn, or that speaks of tokens which are not there; the rest is cut off."""
+    if not path.exists():
+        return []
+    data, good = path.read_bytes(), 0
+    turns: list[Turn] = []
+    for line in data.splitlines(keepends=True):
+        turn = _parse_turn(line, turns[-1].stop if turns else 0, tokens)
+        if turn is None:
+            break
+        turns.append(turn)
+        good += len(line)
+    if good < len(data):
+        with atomic_write(path, mode=0o600) as file:
+            file.write(data[:good])
+    return turns
+
+
+def _parse_turn(line: bytes, least: int, tokens: int) -> Turn | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        start, stop, role = json.loads(line)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if type(start) is not int or type(stop) is not int or not isinstance(role, str) or not ROLE.fullmatch(role):
+        return None
+    return Turn(start, stop, role) if least <= start <= stop <= tokens else None
+
+
+def _append(path: Path, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags, 0o600), "ab") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
