@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import torch
 import torch.nn as nn
@@ -24,14 +24,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanochat import common
-from nanochat.attention import attention
 from nanochat.generations import LATEST, SMEAR_CHANNELS, Generation
+from nanochat.gpt_block import (
+    MLP,
+    Block,
+    CausalSelfAttention,
+    Linear,
+    Transformer,
+    apply_rotary_emb,
+    has_ve,
+    norm,
+)
 from nanochat.gpt_cost import GPTCost
 from nanochat.gpt_init import init_weights
 from nanochat.gpt_spec import SpecCache
 from nanochat.hook import KVCache, ModelSpec, Stream
 from nanochat.kv_cache import NoCache
 from nanochat.sampling import Sampler
+
+__all__ = [
+    "GPT",
+    "MLP",
+    "Block",
+    "CausalSelfAttention",
+    "GPTConfig",
+    "Linear",
+    "apply_rotary_emb",
+    "has_ve",
+    "norm",
+]
 
 
 @dataclass
@@ -64,98 +85,6 @@ class GPTConfig:
     @property
     def head_dim(self) -> int:
         return self.n_embd // self.n_head
-
-
-def norm(x: Tensor) -> Tensor:
-    """Root-mean-square norm over the last dimension, without weights."""
-    return F.rms_norm(x, (x.size(-1),))
-
-
-def has_ve(layer_idx: int, n_layer: int) -> bool:
-    """Value embeddings stand in every other layer, the last one included."""
-    return layer_idx % 2 == (n_layer - 1) % 2
-
-
-def apply_rotary_emb(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Upstream's rotation, for code that calls it: x (B, T, H, d), cos and sin broadcastable (1, T, 1, d / 2)."""
-    a, b = x.chunk(2, -1)
-    return torch.cat([a * cos + b * sin, b * cos - a * sin], -1)
-
-
-class Linear(nn.Linear):
-    """No bias; the weight follows the activation's dtype, so float32 master weights serve any compute dtype."""
-
-    def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
-        super().__init__(in_features, out_features, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
-
-
-class CausalSelfAttention(nn.Module):
-    def __init__(self, config: GPTConfig, layer_idx: int, generation: Generation = LATEST) -> None:
-        super().__init__()
-        self.layer_idx, self.generation = layer_idx, generation
-        self.n_head, self.n_kv_head, self.head_dim = config.n_head, config.n_kv_head, config.head_dim
-        self.c_q = Linear(config.n_embd, config.n_head * self.head_dim)
-        self.c_k = Linear(config.n_embd, config.n_kv_head * self.head_dim)
-        self.c_v = Linear(config.n_embd, config.n_kv_head * self.head_dim)
-        self.c_proj = Linear(config.n_embd, config.n_embd)
-        if generation.gate_channels and has_ve(layer_idx, config.n_layer):
-            self.ve_gate = Linear(generation.gate_channels, config.n_kv_head)
-
-    def forward(self, u: Tensor, value: Tensor | None, cache: KVCache) -> Tensor:
-        """u (B, T, D) normalised block input, value (B, T, Hk * d) value embeddings or None -> (B, T, D)."""
-        q = self._heads(self.c_q(u), self.n_head)
-        k = self._heads(self.c_k(u), self.n_kv_head)
-        v = self._heads(self.c_v(u), self.n_kv_head)
-        if value is not None:
-            gate = self.generation.gate_factor * torch.sigmoid(self.ve_gate(u[..., : self.generation.gate_channels]))
-            v = v + gate.transpose(1, 2).unsqueeze(-1) * self._heads(value, self.n_kv_head)
-        view = cache.update(self.layer_idx, self._scaled_norm(q), self._scaled_norm(k), v)
-        return self.c_proj(attention(view).to(u.dtype))
-
-    def _heads(self, x: Tensor, heads: int) -> Tensor:
-        """(B, T, heads * d) -> (B, heads, T, d)"""
-        return x.view(x.shape[0], x.shape[1], heads, self.head_dim).transpose(1, 2)
-
-    def _scaled_norm(self, x: Tensor) -> Tensor:
-        scale = self.generation.qk_scale
-        return norm(x) if scale == 1.0 else norm(x) * scale
-
-
-class MLP(nn.Module):
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
-        self.c_proj = Linear(4 * config.n_embd, config.n_embd)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.relu(self.c_fc(x)).square())
-
-
-class Block(nn.Module):
-    def __init__(self, config: GPTConfig, layer_idx: int, generation: Generation = LATEST) -> None:
-        super().__init__()
-        self.attn = CausalSelfAttention(config, layer_idx, generation)
-        self.mlp = MLP(config)
-
-    def forward(self, x: Tensor, value: Tensor | None, cache: KVCache) -> Tensor:
-        x = x + self.attn(norm(x), value, cache)
-        return x + self.mlp(norm(x))
-
-
-class Transformer(nn.Module):
-    """Embedding and blocks, under upstream's parameter names."""
-
-    def __init__(self, config: GPTConfig, vocab_rows: int, generation: Generation) -> None:
-        super().__init__()
-        self.wte = nn.Embedding(vocab_rows, config.n_embd)
-        self.h = nn.ModuleList(Block(config, i, generation) for i in range(config.n_layer))
-
-    @property
-    def blocks(self) -> list[Block]:
-        return cast("list[Block]", list(self.h))
 
 
 class GPT(GPTCost, nn.Module):
@@ -216,7 +145,15 @@ class GPT(GPTCost, nn.Module):
         raw = self.lm_head(hidden)[..., : self.config.vocab_size].float()
         return self.generation.softcap * torch.tanh(raw / self.generation.softcap)
 
+    @overload
+    def forward(self, stream: Stream, cache: KVCache) -> Tensor: ...
+
+    @overload
     def forward(
+        self, idx: Tensor, targets: Tensor | None = ..., kv_cache: KVCache | None = ..., loss_reduction: str = ...
+    ) -> Tensor: ...
+
+    def forward(  # type: ignore[misc]  # the first argument has two names and goes by position
         self,
         idx: Tensor | Stream,
         targets: Tensor | KVCache | None = None,

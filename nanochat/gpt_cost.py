@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from nanochat.gpt import GPTConfig, Transformer
+    from nanochat.gpt import GPTConfig
+    from nanochat.gpt_block import Transformer
 
 
 def _numel(*modules: nn.Module | nn.Parameter | None) -> int:

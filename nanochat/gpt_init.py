@@ -9,7 +9,8 @@ import torch
 import torch.nn as nn
 
 if TYPE_CHECKING:
-    from nanochat.gpt import GPT, Block
+    from nanochat.gpt import GPT
+    from nanochat.gpt_block import Block
 
 
 @torch.no_grad()

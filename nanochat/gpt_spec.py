@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nanochat.hook import ModelSpec
@@ -16,6 +15,7 @@ from nanochat.rotary import Angles, Rotary
 if TYPE_CHECKING:
     from nanochat.gpt import GPT
 
+TINY = 1e-30  # a zero vector stays zero
 SAMPLES = 4096  # values of a parameter that enter the fingerprint, evenly spread
 
 
@@ -30,7 +30,9 @@ class KeyRotation(Rotary):
         turned = super().rotate(x, angles)
         if self.rounding is None:
             return turned
-        return F.rms_norm(turned, (x.shape[-1],)) * x.square().mean(-1, keepdim=True).sqrt()
+        wide = turned.float()
+        stretch = x.float().square().sum(-1, keepdim=True) / wide.square().sum(-1, keepdim=True).clamp_min(TINY)
+        return (wide * stretch.sqrt()).to(x.dtype)
 
 
 class SpecCache:
