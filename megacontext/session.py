@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,19 +84,20 @@ class Session:
             return cls(None, None, MemoryLog(vocab=vocab), [])
         name = _new_name() if name is None else name
         folder = session_folder(root, name)
-        info = {"format": FORMAT, "version": VERSION, "name": name, "created": _now(), "model": model}
-        _check_info(folder / INFO_NAME, info | {"vocab": vocab, "fingerprint": fingerprint})
-        log = TokenLog.open(folder / LOG_NAME, vocab=vocab, fingerprint=fingerprint, repair=repair)
+        made_with = {"vocab": vocab, "fingerprint": fingerprint}
         try:
-            if not (folder / INFO_NAME).exists():
-                write_json(folder / INFO_NAME, info | {"vocab": vocab, "fingerprint": fingerprint}, mode=0o600)
-            return cls(name, folder, log, _read_turns(folder / TURNS_NAME, len(log)))
+            _check_info(folder / INFO_NAME, made_with)
+            log = TokenLog.open(folder / LOG_NAME, vocab=vocab, fingerprint=fingerprint, repair=repair)
+            try:
+                if not (folder / INFO_NAME).exists():
+                    head = {"format": FORMAT, "version": VERSION, "name": name, "created": _now(), "model": model}
+                    write_json(folder / INFO_NAME, head | made_with, mode=0o600)
+                return cls(name, folder, log, _read_turns(folder / TURNS_NAME, len(log)))
+            except BaseException:
+                log.close()
+                raise
         except OSError as error:
-            log.close()
             raise StoreError(f"cannot open the session {folder}: {error}") from error
-        except BaseException:
-            log.close()
-            raise
 
     def __enter__(self) -> Session:
         return self
@@ -159,7 +161,7 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _check_info(path: Path, wanted: dict[str, object]) -> None:
+def _check_info(path: Path, wanted: Mapping[str, object]) -> None:
     """Say in words what differs, where the log itself could only show digests."""
     if not path.exists():
         return
