@@ -19,7 +19,7 @@ class Linear:
     """A plain matrix. weight (O, I), bias (O,) or None; called with (..., I), answers (..., O)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self.weight, self.bias = weight, bias
+        self.weight, self.bias, self.dtype = weight, bias, weight.dtype
         self.parameters = weight.numel() + (0 if bias is None else bias.numel())
         self.nbytes = self.parameters * weight.element_size()
 

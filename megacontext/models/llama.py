@@ -5,6 +5,9 @@ It knows neither file formats (see `gguf.py`, `safetensors.py`) nor positions an
 
 For speed the three attention inputs and the two MLP inputs are one matrix each, and matrices are laid out for the
 machine (`linear.py`): a pass over one row is little more than one read of the weights.
+In a bf16 model the residual stream and the norms are float32, and on a CPU the head is too: a logit of 25 rounded to
+bf16 moves by up to 0.06, which makes ties. On SmolLM2-135M that lowers the KL divergence from float32 from 0.0013 to
+0.0003 nats a token.
 """
 
 from __future__ import annotations
@@ -58,6 +61,11 @@ class Layer:
         matrices = (self.qkv, self.out, self.gate_up, self.down)
         return sum(matrix.parameters for matrix in matrices) + self.input_norm.numel() + self.mlp_norm.numel()
 
+    @property
+    def nbytes(self) -> int:
+        matrices = (self.qkv, self.out, self.gate_up, self.down)
+        return sum(matrix.nbytes for matrix in matrices) + self.input_norm.nbytes + self.mlp_norm.nbytes
+
 
 class Llama:
     """Implements `nanochat.hook.BaseModel`. Weights are frozen."""
@@ -70,13 +78,15 @@ class Llama:
         Raises ModelFileError for a missing tensor or a wrong shape.
         """
         self.config = config
-        linear = PackedLinear if pack and can_pack(dtype, device) else Linear
+        linear = PackedLinear if pack and can_pack(dtype, device) and can_pack(torch.float32, device) else Linear
         read = _Reader(config, weights, dtype, torch.device(device), linear)
         self.embedding = read("model.embed_tokens.weight", config.vocab, config.width)
         self.layers = [read.layer(index) for index in range(config.layers)]
-        self.norm = read("model.norm.weight", config.width)
+        self.norm = read.norm("model.norm.weight")
         self.tied = "lm_head.weight" not in weights
-        self.head = linear(self.embedding if self.tied else read("lm_head.weight", config.vocab, config.width))
+        head = self.embedding if self.tied else read("lm_head.weight", config.vocab, config.width)
+        exact = torch.promote_types(dtype, torch.float32) if device == "cpu" else dtype
+        self.head = read.linear(head.to(exact))
         self._spec = _spec(config, weights.fingerprint, dtype, torch.device(device))
 
     @property
@@ -87,9 +97,9 @@ class Llama:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes that the weights occupy; a tied head that is packed is a second copy."""
-        shared = self.head.weight is self.embedding
-        return (self.parameters + (self.head.parameters if self.tied and not shared else 0)) * self.norm.element_size()
+        """Bytes that the weights occupy; a head may be a second copy of the embedding, in another layout or dtype."""
+        head = 0 if self.head.weight is self.embedding else self.head.nbytes
+        return sum(layer.nbytes for layer in self.layers) + self.embedding.nbytes + self.norm.nbytes + head
 
     @property
     def spec(self) -> ModelSpec:
@@ -102,11 +112,11 @@ class Llama:
     def forward(self, stream: Stream, cache: KVCache) -> Tensor:
         """One pass over the new rows -> final normalised hidden rows (B, T, D)."""
         cache.begin(stream)
-        x = stream.x
+        x = stream.x.to(self.norm.dtype)
         for index, layer in enumerate(self.layers):
             x = self._attend(index, layer, x, cache)
             x = self._mlp(layer, x)
-        return self._normalise(x, self.norm)
+        return self._normalise(x, self.norm, self.head.dtype)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (B, T, D) -> (B, T, V) float32. Slice `hidden` first: every row costs a pass over the vocabulary."""
@@ -115,18 +125,18 @@ class Llama:
     def _attend(self, index: int, layer: Layer, x: Tensor, cache: KVCache) -> Tensor:
         batch, rows, _ = x.shape
         heads, kv_heads = self.config.heads, self.config.kv_heads
-        fused = layer.qkv(self._normalise(x, layer.input_norm))
+        fused = layer.qkv(self._normalise(x, layer.input_norm, layer.qkv.dtype))
         by_head = fused.view(batch, rows, heads + 2 * kv_heads, self.config.head_dim).transpose(1, 2)
         q, k, v = by_head.split((heads, kv_heads, kv_heads), 1)
         return x + layer.out(attention(cache.update(index, q, k, v)))
 
     def _mlp(self, layer: Layer, x: Tensor) -> Tensor:
-        fused = layer.gate_up(self._normalise(x, layer.mlp_norm))
+        fused = layer.gate_up(self._normalise(x, layer.mlp_norm, layer.gate_up.dtype))
         gate, up = fused.split(self.config.inner, -1)
         return x + layer.down(F.silu(gate) * up)
 
-    def _normalise(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, (self.config.width,), weight, self.config.eps)
+    def _normalise(self, x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        return F.rms_norm(x, (self.config.width,), weight, self.config.eps).to(dtype)
 
 
 def _spec(config: LlamaConfig, weights: str, dtype: torch.dtype, device: torch.device) -> ModelSpec:
@@ -171,14 +181,18 @@ class _Reader:
             raise ModelFileError(f"tensor {name!r} has shape {found}, its configuration asks for {shape}")
         return self.weights.tensor(name).to(self.device, self.dtype).contiguous()
 
+    def norm(self, name: str) -> Tensor:
+        """Norms stay in float32 (float64 for a float64 model): they are small, and the residual stream is."""
+        return self(name, self.config.width).to(torch.promote_types(self.dtype, torch.float32))
+
     def layer(self, index: int) -> Layer:
         c, at = self.config, f"model.layers.{index}"
         query, key = c.heads * c.head_dim, c.kv_heads * c.head_dim
         return Layer(
-            input_norm=self(f"{at}.input_layernorm.weight", c.width),
+            input_norm=self.norm(f"{at}.input_layernorm.weight"),
             qkv=self._fused(f"{at}.self_attn", {"q_proj": query, "k_proj": key, "v_proj": key}, c.width),
             out=self._fused(f"{at}.self_attn", {"o_proj": c.width}, query),
-            mlp_norm=self(f"{at}.post_attention_layernorm.weight", c.width),
+            mlp_norm=self.norm(f"{at}.post_attention_layernorm.weight"),
             gate_up=self._fused(f"{at}.mlp", {"gate_proj": c.inner, "up_proj": c.inner}, c.width),
             down=self._fused(f"{at}.mlp", {"down_proj": c.width}, c.inner),
         )
