@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,13 @@ from nanochat.hook import ModelSpec
 LEAVES = (str, bytes, int, float, complex, type, torch.dtype, torch.device, torch.nn.Module, ModelSpec)
 
 
-def held_bytes(root: object) -> int:
+def held_bytes(root: object, *, apart: Iterable[object] = ()) -> int:
     """Bytes of all distinct tensor storages and arrays that can be reached from `root`.
 
-    What belongs to the model is left out: modules and the ModelSpec, rotary tables included.
+    What belongs to the model is left out: modules, the ModelSpec, and what is named in `apart`, such as rotary tables.
     """
     sizes: dict[int, int] = {}
-    seen: set[int] = set()
+    seen = {id(item) for item in apart}
     waiting: deque[object] = deque([root])
     while waiting:
         item = waiting.popleft()
