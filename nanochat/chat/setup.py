@@ -61,6 +61,8 @@ def open_session(config: SessionConfig, loaded: LoadedModel) -> Session:
         model=loaded.name,
         ephemeral=config.ephemeral,
     )
+    if session.name is not None:
+        note(f"session {session.name}")
     if session.log.truncated:
         note(f"the end of the session was damaged: {session.log.truncated:,} bytes were moved to quarantine/")
     return session
