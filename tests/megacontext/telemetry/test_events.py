@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from megacontext.errors import ConfigError
+from megacontext.telemetry.events import EVENT_TYPES, Event, RunEnd, RunStart, Tick, Turn, Warning_
+from megacontext.telemetry.metrics import METRICS, Metric, as_markdown
+from megacontext.telemetry.schema import InvalidEvent, json_schema, validate_line
+from megacontext.telemetry.scrub import scrub
+from megacontext.telemetry.sinks import ConsoleSink, FanOut, JsonlSink, NullSink
+from megacontext.telemetry.ticks import TickSummary, summarise
+
+FULL_TICK = Tick(
+    tick=9,
+    reason="text",
+    history_tokens=131072,
+    working_budget=1024,
+    active_slots=1020,
+    utilization=0.996,
+    swap_rate=0.03,
+    residency=0.97,
+    mean_residency_ticks=12.5,
+    num_expand=2,
+    num_collapse=3,
+    refused=1,
+    faults=0,
+    recomputed_blocks=0,
+    lod_counts={0: 30, 1: 4096},
+    delta_nll=0.02,
+    delta_nll_baseline="full",
+    latency_ms={"score": 0.2, "plan": 0.1, "page": 0.3, "assemble": 0.0, "forward": 15.0, "total": 15.6},
+    baseline_ms=15.0,
+    resident_bytes=1 << 30,
+    disk_bytes=1 << 20,
+    pages_moved=5,
+    bytes_moved=1 << 22,
+)
+
+
+def written(sink: JsonlSink) -> list[dict]:
+    sink.close()
+    return [validate_line(line) for line in sink.path.read_bytes().splitlines()]
+
+
+def test_events_get_a_gapless_envelope(tmp_path: Path) -> None:
+    sink = JsonlSink(tmp_path, "run")
+    for event in (RunStart(program="test"), FULL_TICK, RunEnd(exit_code=0, seconds=1.0)):
+        sink.emit(event)
+    records = written(sink)
+    assert [record["seq"] for record in records] == [0, 1, 2]
+    assert [record["type"] for record in records] == ["run_start", "tick", "run_end"]
+    assert {record["run"] for record in records} == {"run"}
+    assert sink.counts == {"run_start": 1, "tick": 1, "run_end": 1}
+
+
+def test_a_value_that_was_not_computed_is_absent(tmp_path: Path) -> None:
+    sink = JsonlSink(tmp_path, "run")
+    sink.emit(Tick(tick=0, residency=float("nan"), latency_ms={"score": float("inf"), "plan": 1.0}))
+    (record,) = written(sink)
+    assert "residency" not in record
+    assert "delta_nll" not in record
+    assert record["latency_ms"] == {"plan": 1.0}
+
+
+def test_the_file_is_named_by_run_and_time_is_private_and_never_shared(tmp_path: Path) -> None:
+    sinks = [JsonlSink(tmp_path / "logs", "run") for _ in range(3)]
+    assert len({sink.path for sink in sinks}) == 3
+    for sink in sinks:
+        sink.close()
+        assert sink.path.match("run*-????????T??????Z.log")
+        if os.name == "posix":
+            assert stat.S_IMODE(sink.path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("run", ["", "a/b", "..", "x" * 65, "a b"])
+def test_an_unsafe_run_name_is_refused(tmp_path: Path, run: str) -> None:
+    with pytest.raises(ConfigError, match="run name"):
+        JsonlSink(tmp_path, run)
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="--log-dir"):
+        JsonlSink(tmp_path / "file", "run")
+
+
+def test_a_failing_disk_silences_the_sink_and_nothing_else(tmp_path: Path) -> None:
+    sink = JsonlSink(tmp_path, "run")
+    os.close(sink._fd)
+    sink.emit(FULL_TICK)
+    sink._fd = None
+    assert sink.failure is not None
+    sink.emit(FULL_TICK)
+    sink.close()
+
+
+def test_an_event_after_closing_goes_nowhere(tmp_path: Path) -> None:
+    sink = JsonlSink(tmp_path, "run")
+    sink.close()
+    sink.close()
+    sink.emit(FULL_TICK)
+    assert sink.path.read_bytes() == b""
+
+
+def test_any_text_stays_one_line_of_utf8(tmp_path: Path) -> None:
+    sink = JsonlSink(tmp_path, "run")
+    texts = ["a\nb", "\u2028", "é漢🙂", "\ud800", '"\\', "\x1b[31m"]
+    for text in texts:
+        sink.emit(Warning_(message=text))
+    sink.close()
+    lines = sink.path.read_bytes().decode("utf-8").split("\n")[:-1]
+    assert [json.loads(line)["message"] for line in lines] == texts
+
+
+def test_the_fullest_tick_fits_in_a_kilobyte_and_costs_microseconds(tmp_path: Path) -> None:
+    sink, best = JsonlSink(tmp_path, "run"), 1.0
+    for _ in range(20):
+        started = time.perf_counter()
+        for _ in range(50):
+            sink.emit(FULL_TICK)
+        best = min(best, (time.perf_counter() - started) / 50)
+    sink.close()
+    assert max(map(len, sink.path.read_bytes().splitlines())) <= 1024
+    assert best <= 50e-6
+
+
+def test_fan_out_tells_all_and_null_tells_none(capsys: pytest.CaptureFixture[str]) -> None:
+    sink = FanOut([NullSink(), ConsoleSink(), ConsoleSink(types=["turn"])])
+    sink.emit(Warning_(message="careful"))
+    sink.close()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "[warning] message=careful\n"
+
+
+# --- schema ---
+
+
+def line(**changes: object) -> str:
+    record = {"v": 1, "seq": 0, "time": "2025-01-31T12:00:00.123Z", "type": "expand", "run": "r"}
+    record |= {"tick": 1, "start": 0, "end": 32, "from_level": 1, "to_level": 0}
+    record |= changes
+    return json.dumps({key: value for key, value in record.items() if value is not ...})
+
+
+def test_a_good_line_is_accepted() -> None:
+    assert validate_line(line())["end"] == 32
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (line(v=2), "v: 2"),
+        (line(seq=-1), "negative"),
+        (line(seq=True), "seq"),
+        (line(seq=...), "seq: missing"),
+        (line(time="yesterday"), "time"),
+        (line(type="other"), "none of run_start"),
+        (line(run="../x"), "run"),
+        (line(tick="1"), "tick"),
+        (line(tick=1.5), "tick"),
+        (line(start=...), "start"),
+        (line(extra=1), "extra"),
+        ("[]", "not a JSON object"),
+        ("{", "not a JSON object"),
+        ('{"v": 1, "v": 1}', "twice"),
+        ('{"v": NaN}', "NaN is not JSON"),
+        ("[" * 100_000, "not a JSON object"),
+    ],
+)
+def test_a_bad_line_is_refused_with_its_reason(bad: str, reason: str) -> None:
+    with pytest.raises(InvalidEvent, match=reason):
+        validate_line(bad)
+
+
+def test_the_json_schema_covers_every_type_with_its_envelope() -> None:
+    schemas = {schema["title"]: schema for schema in json_schema()["oneOf"]}
+    assert schemas.keys() == EVENT_TYPES.keys()
+    for kind, cls in EVENT_TYPES.items():
+        assert set(cls.__dataclass_fields__) < set(schemas[kind]["properties"])
+        assert {"v", "seq", "time", "type", "run"} <= set(schemas[kind]["required"])
+        assert schemas[kind]["additionalProperties"] is False
+
+
+# --- metrics and ticks ---
+
+
+@pytest.mark.parametrize("cls", [Tick, Turn])
+def test_every_figure_of_an_event_stands_in_the_table(cls: type[Event]) -> None:
+    others = {"type", "tick", "ticks", "reason", "latency_p95_ms", "turn", "stop", "name"}
+    assert set(cls.__dataclass_fields__) - others <= METRICS.keys()
+
+
+def test_bands_judge_values() -> None:
+    judged = [METRICS["swap_rate"].judge(value) for value in (0.1, 0.4, 0.6)]
+    assert judged == ["healthy", "tolerable", "investigate"]
+    assert Metric("x", "", "").judge(3) == "unknown"
+    assert METRICS["utilization"].judge(1.2) == "investigate"
+
+
+def test_the_table_can_be_shown() -> None:
+    assert as_markdown().count("\n") == len(METRICS) + 2
+
+
+def test_a_sum_of_ticks_adds_counts_averages_shares_and_ranks_times() -> None:
+    ticks = [
+        Tick(tick=i, num_expand=1, residency=share, latency_ms={"total": float(i)}, history_tokens=100 + i)
+        for i, share in enumerate([0.8, 1.0, 0.9, None])
+    ]
+    summed = summarise(ticks)
+    assert (summed.tick, summed.ticks, summed.num_expand, summed.history_tokens) == (3, 4, 4, 103)
+    assert summed.residency == pytest.approx(0.9)
+    assert (summed.latency_ms, summed.latency_p95_ms) == ({"total": 1.0}, {"total": 3.0})
+    assert summed.num_collapse is None
+
+
+def test_ticks_go_out_in_sums_of_at_most_32(tmp_path: Path) -> None:
+    sink = JsonlSink(tmp_path, "run")
+    summary = TickSummary(sink)
+    for i in range(40):
+        summary.add(Tick(tick=i, num_expand=1))
+    summary.flush()
+    summary.flush()
+    assert [(record["ticks"], record["num_expand"]) for record in written(sink)] == [(32, 32), (8, 8)]
+
+
+# --- secrets ---
+
+
+def test_secrets_are_hidden_by_name_and_by_value() -> None:
+    config = {
+        "hf_token": "abc",
+        "chat": {"max_tokens": 12, "api_key": "k", "system": "say s3cret now"},
+        "list": ["s3cret"],
+    }
+    assert scrub(config, {"HF_TOKEN": "s3cret"}) == {
+        "hf_token": "***",
+        "chat": {"max_tokens": 12, "api_key": "***", "system": "say *** now"},
+        "list": ["***"],
+    }
