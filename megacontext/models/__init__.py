@@ -38,7 +38,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
         from megacontext.models.load_llama import load_folder
 
         return load_folder(path, config)
-    if path.is_dir() and any(path.rglob("model_*.pt")):
+    if path.is_dir() and any(any(path.glob(where)) for where in ("model_*.pt", "*/model_*.pt")):
         from megacontext.models.nanochat import load_nanochat
 
         return load_nanochat(path, config)

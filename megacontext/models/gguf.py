@@ -72,24 +72,24 @@ class GGUFFile:
 
     @cached_property
     def config(self) -> LlamaConfig:
-        heads, width = self._int("attention.head_count"), self._int("embedding_length")
-        head_dim = self._int("attention.key_length", width // heads)
+        heads, width = self._count("attention.head_count"), self._count("embedding_length")
+        head_dim = self._count("attention.key_length", width // heads)
         for key in ("attention.value_length", "rope.dimension_count"):
-            if (found := self._int(key, head_dim)) != head_dim:
+            if (found := self._count(key, head_dim)) != head_dim:
                 raise ConfigError(f"{self.path}: llama.{key} is {found}; only the head width {head_dim} is supported")
-        window = self._int("attention.sliding_window", 0) or None
+        window = self._get("attention.sliding_window")
         return LlamaConfig(
             vocab=self.shape("model.embed_tokens.weight")[0],
             width=width,
-            layers=self._int("block_count"),
+            layers=self._count("block_count"),
             heads=heads,
-            kv_heads=self._int("attention.head_count_kv", heads),
+            kv_heads=self._count("attention.head_count_kv", heads),
             head_dim=head_dim,
-            inner=self._int("feed_forward_length"),
+            inner=self._count("feed_forward_length"),
             eps=self._float("attention.layer_norm_rms_epsilon", 1e-5),
-            max_position=self._int("context_length"),
+            max_position=self._count("context_length"),
             frequencies=tuple(self._frequencies(head_dim).tolist()),
-            window=window,
+            window=None if window is None else self._count("attention.sliding_window"),
         )
 
     @cached_property
@@ -186,10 +186,10 @@ class GGUFFile:
     def _get(self, key: str, default: Any = None) -> Any:
         return self.metadata.get(f"llama.{key}", default)
 
-    def _int(self, key: str, default: int | None = None) -> int:
+    def _count(self, key: str, default: int | None = None) -> int:
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
-            raise ModelFileError(f"{self.path}: llama.{key} is {value!r}; it must be a whole number")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 31:
+            raise ModelFileError(f"{self.path}: llama.{key} is {value!r}; it must be a positive whole number")
         return value
 
     def _float(self, key: str, default: float) -> float:

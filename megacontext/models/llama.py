@@ -44,6 +44,13 @@ class LlamaConfig:
     frequencies: tuple[float, ...]
     window: int | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ModelFileError for numbers that no model has together."""
+        if self.heads % self.kv_heads:
+            raise ModelFileError(f"{self.heads} query heads cannot share {self.kv_heads} key heads evenly")
+        if self.head_dim % 2 or len(self.frequencies) != self.head_dim // 2:
+            raise ModelFileError(f"a head of width {self.head_dim} cannot be rotated: the width must be even")
+
 
 @dataclass(frozen=True)
 class Layer:
