@@ -10,15 +10,13 @@ Knows nothing about terminals, files or kinds of memory.
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Callable, Iterator, Sequence
-from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from megacontext.errors import StoreError
 from megacontext.telemetry.events import Turn, Warning_
 from megacontext.telemetry.sinks import NullSink, Sink
-from megacontext.telemetry.timing import ReplyTimer
+from megacontext.turns import Reply, Tokens, TurnResult, after_body, reply_is_open
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,27 +30,6 @@ READ_PIECE = 256  # tokens logged, then fed, at a time while a document is read:
 
 Progress = Callable[[int, int], None]  # (tokens done, tokens in all)
 Sampler = Callable[["Tensor"], int]  # logits (1, V) -> id
-
-
-class Tokens(Protocol):
-    """Where a conversation's ids and turns are kept: a `Session`, on disk or ephemeral."""
-
-    def append(self, tokens: list[int]) -> None: ...
-
-    def add_turn(self, role: str, start: int, stop: int) -> None: ...
-
-    def sync(self) -> None: ...
-
-    def tokens(self, start: int, stop: int) -> list[int]: ...
-
-    def __len__(self) -> int: ...
-
-
-class TurnResult(NamedTuple):
-    """A finished turn. event: its figures; stop is stop, max_tokens, interrupted or read."""
-
-    text: str
-    event: Turn
 
 
 class Interrupted(Exception):
@@ -94,7 +71,7 @@ class Conversation:
         self._sync_always = sync_always
         self._turn = 0
         self._unfed: list[int] = []
-        self._open = _reply_is_open(loaded.text, log)
+        self._open = reply_is_open(loaded.text, log)
 
     @property
     def text(self) -> TextModel:
@@ -115,7 +92,7 @@ class Conversation:
 
         `cancelled` is asked between tokens; then, or when the iterator is closed, the reply so far stays.
         """
-        reply = _Reply(self._turn_ids(self.text.chat.user(text)), len(self.log))
+        reply = Reply(self._turn_ids(self.text.chat.user(text)), len(self.log))
         try:
             yield from self._reply(reply, progress, cancelled)
         except Interrupted:
@@ -132,7 +109,7 @@ class Conversation:
         cancelled: Callable[[], bool] = never,
     ) -> TurnResult:
         """Take a document in, as a user's turn without a reply. An interrupted one ends where it was."""
-        reply = _Reply(self._turn_ids(self.text.chat.user(text, reply=False)), len(self.log), name)
+        reply = Reply(self._turn_ids(self.text.chat.user(text, reply=False)), len(self.log), name)
         self._catch_up()
         self._open, total = False, len(reply.prompt)
         try:
@@ -153,7 +130,7 @@ class Conversation:
         before = chat.close() if self._open else [] if len(self.log) else chat.opening(self.config.system)
         return before + user
 
-    def _reply(self, reply: _Reply, progress: Progress | None, cancelled: Callable[[], bool]) -> Iterator[str]:
+    def _reply(self, reply: Reply, progress: Progress | None, cancelled: Callable[[], bool]) -> Iterator[str]:
         from nanochat.engine import decode
 
         self._keep(reply.prompt)
@@ -231,11 +208,11 @@ class Conversation:
 
     def _end_user_turn(self) -> None:
         """After an interrupted document: what ends a user's turn, so that the next one stands by itself."""
-        ending = _after_body(self.text)
+        ending = after_body(self.text)
         self._keep(ending)
         self._unfed = self._unfed + ending
 
-    def _finish(self, reply: _Reply, role: str = "user") -> TurnResult:
+    def _finish(self, reply: Reply, role: str = "user") -> TurnResult:
         self.log.add_turn(role, reply.start, len(self.log) - reply.generated)
         if reply.generated:
             self.log.add_turn("assistant", len(self.log) - reply.generated, len(self.log))
@@ -254,52 +231,3 @@ class Conversation:
         self._sink.emit(event)
         self.last = TurnResult(reply.text, event)
         return self.last
-
-
-class _Reply:
-    """A reply while it grows: bytes in, whole characters out."""
-
-    def __init__(self, prompt: list[int], start: int, name: str | None = None) -> None:
-        self.prompt = prompt
-        self.start = start  # of the prompt in the log
-        self.name = name
-        self.stop = "interrupted"
-        self.generated = 0
-        self.text = ""
-        self.timer = ReplyTimer(perf_counter())
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def add(self, data: bytes) -> str:
-        self.generated += 1
-        return self._take(self._decoder.decode(data))
-
-    def end(self) -> str:
-        """What a broken last character leaves: one replacement character, or nothing."""
-        return self._take(self._decoder.decode(b"", final=True))
-
-    def _take(self, piece: str) -> str:
-        self.text += piece
-        return piece
-
-
-def _after_body(text: TextModel) -> list[int]:
-    """What stands after the words of a user's turn: where two turns with different words agree at the end."""
-    one, other = text.chat.user("a", reply=False), text.chat.user("2 b", reply=False)
-    same = 0
-    while same < min(len(one), len(other)) and one[-1 - same] == other[-1 - same]:
-        same += 1
-    return one[len(one) - same :]
-
-
-def _reply_is_open(text: TextModel, log: Tokens) -> bool:
-    """Whether the log ends inside a reply: the last special id in it is none of those that end a turn."""
-    closing = {_last_special(text, text.chat.close()), _last_special(text, _after_body(text))} - {None}
-    for stop in range(len(log), 0, -READ_PIECE):
-        found = _last_special(text, log.tokens(max(0, stop - READ_PIECE), stop))
-        if found is not None:
-            return found not in closing
-    return len(log) > 0
-
-
-def _last_special(text: TextModel, ids: Sequence[int]) -> int | None:
-    return next((token for token in reversed(ids) if not text.token_bytes(token)), None)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any, Protocol
 
-from megacontext.conversation import TurnResult
 from megacontext.telemetry.sinks import payload
+from megacontext.turns import TurnResult
 from nanochat.chat.terminal import harmless
 
 PREFIX = "MegaContext> "
 JSON_VERSION = 1
+_STEERING = re.compile("[\x7f-\x9f]")  # controls that JSON itself does not escape
 
 
 class Output(Protocol):
@@ -69,7 +71,8 @@ class JsonOutput:
         note(f"error: {message}")
 
     def _line(self, kind: str, **fields: Any) -> None:
-        sys.stdout.write(json.dumps({"v": JSON_VERSION, "type": kind, **fields}, ensure_ascii=False) + "\n")
+        line = json.dumps({"v": JSON_VERSION, "type": kind, **fields}, ensure_ascii=False)
+        sys.stdout.write(_STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n")
         sys.stdout.flush()
 
 

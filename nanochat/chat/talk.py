@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from megacontext.conversation import Conversation, TurnResult
+from megacontext.conversation import Conversation
 from megacontext.errors import ConfigError
+from megacontext.turns import TurnResult
 from nanochat.chat.meter import folded_tokens, meter, stats_of
 from nanochat.chat.output import Output, note
 from nanochat.chat.terminal import CtrlC, progress
