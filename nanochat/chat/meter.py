@@ -28,8 +28,11 @@ def stats_of(cache: KVCache) -> dict[str, Any]:
 
 def meter(stats: dict[str, Any], turn: Turn) -> str:
     """`ctx 498/512 97% | history 18,432 tok = 96 LOD0 + 9 LOD1 | swaps 3 (0.03) | 38 ms/tick | 41 tok/s`."""
-    parts = [_view(stats), _history(stats), _swaps(stats), _tick(stats), _speed(turn)]
-    found = [part for part in parts if part]
+    for levels in (_levels, _short_levels):
+        parts = [_view(stats), _history(stats, levels(stats)), _swaps(stats), _tick(stats), _speed(turn)]
+        found = [part for part in parts if part]
+        if len(line := " | ".join(found)) <= WIDTH:
+            return line
     while len(line := " | ".join(found)) > WIDTH and len(found) > 1:
         del found[-2]
     return line[:WIDTH]
@@ -42,10 +45,19 @@ def _view(stats: dict[str, Any]) -> str:
     return f"ctx {slots:,}/{budget:,} {100 * slots // budget}%" if budget else f"ctx {slots:,}"
 
 
-def _history(stats: dict[str, Any]) -> str:
-    levels = " + ".join(f"{count:,} LOD{level}" for level, count in (stats.get("lod_counts") or {}).items())
+def _history(stats: dict[str, Any], levels: str) -> str:
     history = f"history {stats.get('history_tokens', 0):,} tok"
     return f"{history} = {levels}" if levels else history
+
+
+def _levels(stats: dict[str, Any]) -> str:
+    return " + ".join(f"{count:,} LOD{level}" for level, count in (stats.get("lod_counts") or {}).items())
+
+
+def _short_levels(stats: dict[str, Any]) -> str:
+    """Where a line is short of columns: counts by level, coarser to the right."""
+    counts = stats.get("lod_counts") or {}
+    return f"{'+'.join(map(str, counts.values()))} LOD{min(counts)}-{max(counts)}" if counts else ""
 
 
 def _swaps(stats: dict[str, Any]) -> str:
