@@ -102,8 +102,6 @@ class TelemetryConfig(Section):
 
     log_dir: FilePath = "artifacts/run_logs"
     """Folder of the event logs."""
-    summed_ticks: Annotated[int, Field(ge=1, le=32)] = 32
-    """Consecutive ticks that one tick event sums up."""
 
 
 class SessionConfig(Section):

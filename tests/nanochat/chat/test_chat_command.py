@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
-from tests_chat import ROOT, Done, Home, environment
+from tests_chat import ROOT, Done, Home, command, environment
 
 from megacontext.errors import ConfigError
 from megacontext.telemetry.schema import validate_line
@@ -182,23 +183,65 @@ def test_secrets_of_the_environment_never_reach_the_log(chat: Chat, home: Home) 
     assert canary.encode() not in written
 
 
-def test_a_reader_that_leaves_early_is_no_crash(home: Home) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nanochat.chat", "--config", str(home.config), "-p", "hi", "--max-tokens", "3000"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-        cwd=home.path,
-    )
+@pytest.fixture
+def endless(home: Home) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a reply that would take very long, and waits until it has begun."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*flags: str) -> subprocess.Popen[bytes]:
+        line = command(home, "-p", "hi", "--max-tokens", "1000000", *flags)
+        process = subprocess.Popen(
+            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), cwd=home.path
+        )
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.read(13) == b"MegaContext> "
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+Endless = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def test_a_reader_that_leaves_early_is_no_crash(endless: Endless, home: Home) -> None:
+    process = endless()
     assert process.stdout is not None
     assert process.stderr is not None
-    process.stdout.read(20)
     process.stdout.close()
     errors = process.stderr.read().decode()
-    process.stderr.close()
     assert process.wait(60) == 1
     assert "Traceback" not in errors
     assert log_of(home)[-1]["type"] == "run_end"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process")
+def test_ctrl_c_keeps_what_a_one_shot_prompt_got_and_exits_with_130(endless: Endless, home: Home) -> None:
+    process = endless()
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out.endswith(b"\n")
+    turn, end = log_of(home)[-2:]
+    assert (turn["stop"], end["exit_code"]) == ("interrupted", 130)
+
+
+def test_a_killed_chat_loses_no_finished_turn_and_its_log_still_parses(
+    chat: Chat, endless: Endless, home: Home
+) -> None:
+    chat("--session", "s", "-p", "hello")
+    kept = log_of(home)[-2]["history_tokens"]
+    for path in home.logs.glob("*.log"):
+        path.unlink()
+    process = endless("--session", "s")
+    process.kill()
+    process.wait(60)
+    assert [event["type"] for event in log_of(home)] == ["run_start", "model_loaded", "memory_opened"]
+    done = chat("--session", "s", "-p", "again", "--json")
+    assert json.loads(done.stdout.splitlines()[-1])["history_tokens"] > kept
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
