@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args
+from types import UnionType
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -62,6 +63,7 @@ def load_config(
     """
     file = None if path is None else _find(Path(path))
     values, sources = _from_file(file) if file else ({}, {})
+    values |= {name: {} for name in _sections(schema) if values.get(name, {}) is None}  # `memory:` and nothing under it
     layers = _from_environment(schema, os.environ if environ is None else environ) | dict(overrides or {})
     for name, override in layers.items():
         _put(values, name, override.value, override.source)
@@ -91,19 +93,27 @@ def parse_override(schema: type[Section], name: str, text: str, source: str) -> 
 
 
 def field_names(schema: type[Section]) -> list[str]:
-    """All dotted names of a schema."""
-    return [f"{section}.{name}" for section, model in _sections(schema).items() for name in model.model_fields]
+    """All names of a schema: section.field, and those that stand outside any section."""
+    sections = _sections(schema)
+    outside = [name for name in schema.model_fields if name not in sections]
+    return [f"{section}.{name}" for section, model in sections.items() for name in model.model_fields] + outside
 
 
 def print_config(loaded: LoadedConfig[Any]) -> str:
     """The config as YAML that can be read again, each value with a comment that says where it came from."""
     lines = [f"# {loaded.path}" if loaded.path else "# defaults"]
-    for section, values in loaded.config.model_dump(mode="json").items():
-        lines.append(f"{section}:")
-        for name, value in values.items():
-            text = json.dumps(value, ensure_ascii=False)
-            lines.append(f"  {name}: {text}  # {loaded.sources.get(f'{section}.{name}', 'default')}")
+    sections = _sections(type(loaded.config))
+    for name, value in loaded.config.model_dump(mode="json").items():
+        if name not in sections:
+            lines.append(_setting(name, value, loaded.sources.get(name)))
+            continue
+        lines.append(f"{name}:")
+        lines += [f"  {_setting(key, item, loaded.sources.get(f'{name}.{key}'))}" for key, item in value.items()]
     return "\n".join(lines) + "\n"
+
+
+def _setting(name: str, value: Any, source: str | None) -> str:
+    return f"{name}: {json.dumps(value, ensure_ascii=False)}  # {source or 'default'}"
 
 
 def _find(path: Path) -> Path:
@@ -127,7 +137,7 @@ def _from_file(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     if not isinstance(values, dict):
         raise ConfigError(f"{file}:1: a config is a mapping of sections, this is a {type(values).__name__}")
     lines = {".".join(map(str, path)): f"{file}:{line}" for path, line in document.lines.items() if path}
-    return {key: {} if value is None else value for key, value in values.items()}, lines
+    return values, lines
 
 
 def _from_environment(schema: type[Section], environ: Mapping[str, str]) -> dict[str, Override]:
@@ -135,15 +145,15 @@ def _from_environment(schema: type[Section], environ: Mapping[str, str]) -> dict
     found: dict[str, Override] = {}
     for variable in sorted(environ):
         section, _, name = variable.removeprefix(ENV_PREFIX).lower().partition("_")
-        if variable.startswith(ENV_PREFIX) and name and section in schema.model_fields:
+        if variable.startswith(ENV_PREFIX) and name and section in _sections(schema):
             dotted, source = f"{section}.{name}", f"environment {variable}"
             found[dotted] = parse_override(schema, dotted, environ[variable], source)
     return found
 
 
 def _put(values: dict[str, Any], name: str, value: Any, source: str) -> None:
-    section, _, key = name.partition(".")
-    inner = values.setdefault(section, {})
+    section, _, key = name.rpartition(".")
+    inner = values.setdefault(section, {}) if section else values
     if not isinstance(inner, dict):
         raise ConfigError(f"{source}: {section} is not a section in the file")
     inner[key] = value
@@ -170,7 +180,7 @@ def _explain(schema: type[Section], problem: dict[str, Any], sources: Mapping[st
 def _nearest(schema: type[Section], name: str) -> str:
     """' Did you mean ...?' and what there is instead."""
     section, _, key = name.partition(".")
-    if section not in schema.model_fields or not key:
+    if section not in _sections(schema) or not key:
         choices = list(schema.model_fields)
         near = get_close_matches(section, choices, n=1, cutoff=0.5)
     else:
@@ -181,40 +191,45 @@ def _nearest(schema: type[Section], name: str) -> str:
 
 def _elsewhere(schema: type[Section], key: str) -> list[str]:
     """A field of that name in another section."""
-    by_key = {dotted.partition(".")[2]: dotted for dotted in field_names(schema)}
+    by_key = {dotted.rpartition(".")[2]: dotted for dotted in field_names(schema)}
     return [by_key[near] for near in get_close_matches(key, by_key, n=1, cutoff=0.7)]
 
 
 def _field(schema: type[Section], name: str, source: str) -> Any:
     """The annotation of a dotted name."""
-    section, _, key = name.partition(".")
-    model = _sections(schema).get(section)
+    section, _, key = name.rpartition(".")
+    model = _sections(schema).get(section) if section else schema
     if model is None or key not in model.model_fields:
         raise ConfigError(f"{source}: unknown key {name}.{_nearest(schema, name)}")
     return model.model_fields[key].annotation
 
 
 def _sections(schema: type[Section]) -> dict[str, type[Section]]:
-    fields = schema.model_fields.items()
-    return {name: info.annotation for name, info in fields if isinstance(info.annotation, type)}
+    fields = ((name, info.annotation) for name, info in schema.model_fields.items())
+    return {name: kind for name, kind in fields if isinstance(kind, type) and issubclass(kind, Section)}
 
 
 def _takes_text(annotation: Any) -> bool:
-    return annotation is str or any(isinstance(item, str) or _takes_text(item) for item in get_args(annotation))
+    """str, a Literal of words, or a union with one of them."""
+    kind = get_origin(annotation)
+    if kind is Literal:
+        return isinstance(get_args(annotation)[0], str)
+    return annotation is str or (kind in (Union, UnionType) and any(map(_takes_text, get_args(annotation))))
 
 
 def _optional(annotation: Any) -> bool:
     return type(None) in get_args(annotation)
 
 
-def _resolve_paths(config: ConfigT, sources: Mapping[str, str], root: Path) -> ConfigT:
+def _resolve_paths(config: ConfigT, sources: Mapping[str, str], root: Path, section: str = "") -> ConfigT:
     """Absolute paths: a file's and the defaults' from the project root, the others from the current folder."""
     changed: dict[str, Any] = {}
-    for section, model in _sections(type(config)).items():
-        part = getattr(config, section)
-        paths = [name for name, info in model.model_fields.items() if PATH in info.metadata]
-        update = {name: _absolute(getattr(part, name), sources.get(f"{section}.{name}", ""), root) for name in paths}
-        changed[section] = part.model_copy(update=update)
+    for name, info in type(config).model_fields.items():
+        value, dotted = getattr(config, name), f"{section}{name}"
+        if isinstance(value, Section):
+            changed[name] = _resolve_paths(value, sources, root, f"{dotted}.")
+        elif PATH in info.metadata and value is not None:
+            changed[name] = _absolute(value, sources.get(dotted, ""), root)
     return config.model_copy(update=changed)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megacontext.config import DemoConfig, MemoryConfig
+from megacontext.config import DemoConfig, FilePath, MemoryConfig, ModelConfig, Section
 from megacontext.config_loader import Override, load_config, parse_override, print_config
 from megacontext.errors import ConfigError
 from megacontext.yaml_loader import MAX_BYTES, parse_scalar, parse_yaml
@@ -115,7 +115,7 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
-    assert load(tmp_path, "").memory == MemoryConfig()
+    assert load(tmp_path, "").memory == load(tmp_path, "memory:\n").memory == MemoryConfig()
 
 
 def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(tmp_path: Path) -> None:
@@ -199,3 +199,25 @@ def test_a_missing_config_lists_those_there_are(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"config not found: configs/dmeo.yaml.*Did you mean configs/demo.yaml"):
         load_config("configs/dmeo.yaml")
+
+
+class OtherConfig(Section):
+    """A config of another program: settings outside sections, and the sections it shares."""
+
+    tasks: tuple[str, ...] = ("recall",)
+    text: FilePath | None = None
+    corpus: FilePath = "corpus.txt"
+    model: ModelConfig = ModelConfig()
+
+
+def test_another_schema_may_have_settings_outside_sections(tmp_path: Path) -> None:
+    file = tmp_path / "other.yaml"
+    file.write_text("tasks: [a, b]\nmodel:\n  path: m.gguf\n", encoding="utf-8")
+    overrides = {"tasks": parse_override(OtherConfig, "tasks", "[c]", "flag --tasks")}
+    loaded = load_config(file, OtherConfig, environ={}, overrides=overrides)
+    assert loaded.config.tasks == ("c",)
+    assert Path(loaded.config.corpus).is_absolute()
+    assert 'tasks: ["c"]  # flag --tasks' in print_config(loaded)
+    file.write_text("taks: [a]\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"other.yaml:1: unknown key taks. Did you mean tasks\?"):
+        load_config(file, OtherConfig, environ={})
