@@ -36,7 +36,8 @@ class FolderText:
         tokenizer.add_special_tokens([t for t in self.variables.values() if tokenizer.token_to_id(t) is not None])
         named = (tokenizer.token_to_id(token) for token in self.variables.values())
         special = {token["id"] for token in added} | {i for i in named if i is not None}
-        return TokenizersText(tokenizer, special=special, stop_ids=self._stop_ids(tokenizer), vocab=vocab)
+        begin = tokenizer.encode("").ids[:1]
+        return TokenizersText(tokenizer, special=special, stop_ids=self._stop_ids(tokenizer), vocab=vocab, begin=begin)
 
     @property
     def variables(self) -> dict[str, str]:

@@ -65,6 +65,13 @@ def stop_ids(metadata: Mapping[str, Any]) -> set[int]:
     return {metadata[key] for key in keys if key in metadata}
 
 
+def begin_ids(metadata: Mapping[str, Any]) -> list[int]:
+    """What starts a text: the beginning-of-text id if the file asks for it (SentencePiece files do unless they say)."""
+    wanted = metadata.get("tokenizer.ggml.add_bos_token", metadata.get("tokenizer.ggml.model") == "llama")
+    begin = metadata.get("tokenizer.ggml.bos_token_id")
+    return [begin] if wanted and begin is not None else []
+
+
 def template_variables(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """bos_token, eos_token and so on: what a chat template may name."""
     tokens = metadata.get("tokenizer.ggml.tokens", [])

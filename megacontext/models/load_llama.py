@@ -9,7 +9,7 @@ from megacontext.models.base import LoadedModel, Weights
 from megacontext.models.chat_template import TemplateChat
 from megacontext.models.llama import Llama, LlamaConfig
 from megacontext.models.placement import place
-from megacontext.models.text import NoChat, TokenizersText
+from megacontext.models.text import TokenizersText
 
 if TYPE_CHECKING:
     from megacontext.config import ModelConfig
@@ -30,6 +30,7 @@ def load_gguf(path: Path, config: ModelConfig) -> LoadedModel:
         special=gguf_tokenizer.special_ids(file.metadata),
         stop_ids=gguf_tokenizer.stop_ids(file.metadata),
         vocab=file.config.vocab,
+        begin=gguf_tokenizer.begin_ids(file.metadata),
     )
     template = file.metadata.get("tokenizer.chat_template")
     _give_chat(text, template, gguf_tokenizer.template_variables(file.metadata))
@@ -80,7 +81,7 @@ def _give_chat(text: TokenizersText, template: str | None, variables: dict[str, 
     """The template's format, and its own end of a turn among the ids that stop a reply."""
     ends = {text.specials[end] for end in TURN_ENDS if end in text.specials}
     if template is None:
-        text.chat, text.stop_ids = NoChat(text), text.stop_ids | ends
+        text.stop_ids = text.stop_ids | ends
         return
     chat = TemplateChat(template, text, variables)
     text.chat, text.stop_ids = chat, text.stop_ids | ends | chat.stop_ids

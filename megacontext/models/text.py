@@ -60,8 +60,16 @@ class TextModel(Protocol):
 class TokenizersText:
     """Implements `TextModel`. special: every id that ordinary text must never yield."""
 
-    def __init__(self, tokenizer: Tokenizer, *, special: Iterable[int], stop_ids: Iterable[int], vocab: int) -> None:
-        """vocab: rows of the model's embedding, which may exceed the tokenizer's own count."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        special: Iterable[int],
+        stop_ids: Iterable[int],
+        vocab: int,
+        begin: Iterable[int] = (),
+    ) -> None:
+        """vocab: rows of the embedding, which may exceed the tokenizer's own count. begin: ids that start a text."""
         self._tokenizer = tokenizer
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_padding()
@@ -69,7 +77,8 @@ class TokenizersText:
         self.special_ids = frozenset(special)
         self.stop_ids = frozenset(stop_ids)
         self.vocab_size = vocab
-        self.chat: ChatFormat = NoChat()
+        self.begin = tuple(begin)
+        self.chat: ChatFormat = NoChat(self)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -141,20 +150,17 @@ def not_a_panic(error: BaseException) -> bool:
 class NoChat:
     """Implements `ChatFormat` for a base model without a template: turns are plain paragraphs (no special ids)."""
 
-    def __init__(self, text: TextModel | None = None) -> None:
+    def __init__(self, text: TokenizersText) -> None:
         self._text = text
 
-    def _encode(self, text: str) -> list[int]:
-        return [] if self._text is None else self._text.encode(text)
-
     def opening(self, system: str | None) -> list[int]:
-        return self._encode(f"{system}\n\n") if system else []
+        return [*self._text.begin, *(self._text.encode(f"{system}\n\n") if system else [])]
 
     def user(self, text: str, *, reply: bool = True) -> list[int]:
-        return self._encode(f"{text}\n\n" if reply else f"{text}\n")
+        return self._text.encode(f"{text}\n\n" if reply else f"{text}\n")
 
     def close(self) -> list[int]:
-        return self._encode("\n\n")
+        return self._text.encode("\n\n")
 
 
 def _byte_table() -> dict[str, int]:

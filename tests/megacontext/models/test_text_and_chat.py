@@ -15,7 +15,7 @@ from megacontext.errors import ConfigError
 from megacontext.models.base import ModelFileError
 from megacontext.models.chat_template import TemplateChat
 from megacontext.models.folder_text import FolderText
-from megacontext.models.gguf_tokenizer import PATTERNS, build_tokenizer, special_ids, stop_ids
+from megacontext.models.gguf_tokenizer import PATTERNS, begin_ids, build_tokenizer, special_ids, stop_ids
 from megacontext.models.text import NoChat, TokenizersText
 
 LLAMA2 = (
@@ -180,6 +180,14 @@ def test_a_base_model_has_paragraphs_for_turns():
     format = NoChat(text)
     assert text.decode(format.opening("and") + format.user("the") + format.close()) == "and\n\nthe\n\n\n\n"
     assert format.opening(None) == []
+
+
+def test_a_text_begins_as_the_file_asks():
+    facts = metadata(add_bos_token=True)
+    assert begin_ids(facts) == begin_ids(metadata(model="llama")) == [1]
+    assert begin_ids(metadata()) == begin_ids(metadata(model="llama", add_bos_token=False)) == []
+    text = TokenizersText(tokenizer(), special={0, 1, 2}, stop_ids={2}, vocab=len(TOKENS), begin=[1])
+    assert text.chat.opening("and") == [1, *text.encode("and\n\n")]
 
 
 # The tokenizer of a GGUF file -----------------------------------------------------------------------------------------
