@@ -69,9 +69,10 @@ def _read_line(prompt: str) -> str:
 
 
 def _has_readline() -> bool:
-    """Importing it is what gives input() its line editing, history and bracketed paste."""
+    """Importing it gives input() its line editing and history; a paste of several lines then is one text."""
     try:
-        import readline  # noqa: F401
+        import readline
     except ImportError:
         return False
+    readline.parse_and_bind("set enable-bracketed-paste on")
     return True

@@ -14,6 +14,7 @@ from megacontext.telemetry.schema import validate_line
 if sys.platform == "win32":
     pytest.skip("needs a pseudo-terminal", allow_module_level=True)
 pexpect = pytest.importorskip("pexpect")
+readline = pytest.importorskip("readline")
 
 Terminal = Callable[..., "pexpect.spawn"]
 PROMPT = "You> "
@@ -117,6 +118,17 @@ def test_fences_hold_several_lines_together(terminal: Terminal, home: Home) -> N
     child = terminal()
     for line in ('"""first', "second", 'third"""'):
         child.sendline(line)
+    child.expect("MegaContext> ")
+    child.expect(PROMPT)
+    leave(child)
+    assert [event["type"] for event in events(home)].count("turn") == 1
+
+
+def test_pasted_lines_are_one_text(terminal: Terminal, home: Home) -> None:
+    if "libedit" in (readline.__doc__ or ""):
+        pytest.skip("libedit knows no bracketed paste")
+    child = terminal()
+    child.send("\x1b[200~first\nsecond\nthird\x1b[201~\r")
     child.expect("MegaContext> ")
     child.expect(PROMPT)
     leave(child)

@@ -73,6 +73,8 @@ def write_tiny_gguf(path: Path, max_position: int = 4096) -> None:
     rng = np.random.default_rng(0)
     for name, shape in _tensors(len(tokens)).items():
         values = np.ones(shape) if name.endswith("norm.weight") else rng.normal(0, 0.3, shape)
+        if name == "output.weight":
+            values[-len(SPECIALS) :] = 0  # never among the likeliest: a reply only ends when it is stopped
         writer.add_tensor(name, values.astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -81,7 +83,11 @@ def write_tiny_gguf(path: Path, max_position: int = 4096) -> None:
 
 
 def _tensors(vocab: int) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (vocab, WIDTH), "output_norm.weight": (WIDTH,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (vocab, WIDTH),
+        "output_norm.weight": (WIDTH,),
+        "output.weight": (vocab, WIDTH),
+    }
     for layer in range(LAYERS):
         block = f"blk.{layer}."
         shapes |= {f"{block}attn_{part}.weight": (WIDTH, WIDTH) for part in ("q", "k", "v", "output")}
