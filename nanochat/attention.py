@@ -14,6 +14,7 @@ from torch import Tensor
 from nanochat.hook import KVView
 
 FEW_ROWS = {torch.bfloat16: 128}  # by dtype, measured on a CPU; any other dtype: 8
+KEYS_FIRST = 32  # below so many rows, a CPU multiplies bf16 keys by queries in half the time of queries by keys
 
 
 def causal_bias(rows: int, slots: int, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -48,8 +49,11 @@ def _grouped(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Te
     kv_heads, slots = keys.shape[1], keys.shape[2]
     group = heads // kv_heads
     stacked = (q * width**-0.5).reshape(batch, kv_heads, group * rows, width)
-    scores = stacked @ keys.transpose(-1, -2)
+    if keys.dtype == torch.bfloat16 and rows < KEYS_FIRST:
+        scores = (keys @ stacked.transpose(-1, -2)).transpose(-1, -2)
+    else:
+        scores = stacked @ keys.transpose(-1, -2)
     if bias is not None:
-        scores = (scores.view(batch, heads, rows, slots) + bias).view(batch, kv_heads, group * rows, slots)
+        scores = (scores.reshape(batch, heads, rows, slots) + bias).view(batch, kv_heads, group * rows, slots)
     weights = scores.float().softmax(-1).to(values.dtype)
     return (weights @ values).view(batch, heads, rows, width)
