@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from megacontext.telemetry.events import Tick
+from megacontext.telemetry.events import Collapse, Event, Expand, Tick
 from megacontext.telemetry.metrics import METRICS
 from megacontext.telemetry.sinks import Sink
 from megacontext.telemetry.timing import percentile
@@ -14,7 +14,10 @@ LONGEST_SUM = 32
 
 
 class TickSummary:
-    """Collects ticks and emits one `Tick` for up to `every` of them. `flush` before an answer begins and at the end."""
+    """A sink before a sink: `Tick` events leave it as sums of up to `every`, all others as they are.
+
+    Whatever is not an edit of the view (a turn, an error, the end) brings out the ticks that came before it.
+    """
 
     def __init__(self, sink: Sink, every: int = LONGEST_SUM) -> None:
         if not 1 <= every <= LONGEST_SUM:
@@ -22,6 +25,14 @@ class TickSummary:
         self._sink = sink
         self._every = every
         self._ticks: list[Tick] = []
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, Tick) and event.ticks == 1:
+            self.add(event)
+            return
+        if not isinstance(event, (Expand, Collapse)):
+            self.flush()
+        self._sink.emit(event)
 
     def add(self, tick: Tick) -> None:
         """Take one tick; the sum goes out when it is full."""
@@ -34,6 +45,10 @@ class TickSummary:
         if self._ticks:
             ticks, self._ticks = self._ticks, []
             self._sink.emit(summarise(ticks))
+
+    def close(self) -> None:
+        self.flush()
+        self._sink.close()
 
 
 def summarise(ticks: Sequence[Tick]) -> Tick:

@@ -17,6 +17,7 @@ from megacontext.errors import ConfigError, MegaContextError
 from megacontext.telemetry.events import Error, RunEnd, RunStart
 from megacontext.telemetry.scrub import scrub
 from megacontext.telemetry.sinks import ConsoleSink, FanOut, JsonlSink, Sink
+from megacontext.telemetry.ticks import TickSummary
 from nanochat.chat.flags import setting_texts
 from nanochat.chat.output import JsonOutput, Output, TextOutput, note
 from nanochat.chat.terminal import use_utf8
@@ -52,7 +53,7 @@ def load_settings(flags: argparse.Namespace) -> LoadedConfig[DemoConfig]:
 
 def _logged_run(flags: argparse.Namespace, settings: LoadedConfig[DemoConfig], output: Output, log: JsonlSink) -> int:
     """From run_start to run_end, whatever happens between."""
-    sink: Sink = FanOut([log, ConsoleSink()]) if flags.debug else log
+    sink = TickSummary(FanOut([log, ConsoleSink()]) if flags.debug else log)
     started, code = time.monotonic(), 1
     sink.emit(_run_start(settings))
     try:
@@ -65,6 +66,7 @@ def _logged_run(flags: argparse.Namespace, settings: LoadedConfig[DemoConfig], o
         sink.emit(_error_event(error))
         code = _tell(error, output, debug=flags.debug, log=log.path)
     finally:
+        sink.flush()
         sink.emit(RunEnd(exit_code=code, seconds=round(time.monotonic() - started, 3), totals=dict(log.counts)))
         sink.close()
     if log.failure is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from megacontext.errors import ConfigError
-from megacontext.telemetry.events import EVENT_TYPES, Event, RunEnd, RunStart, Tick, Turn, Warning_
+from megacontext.telemetry.events import EVENT_TYPES, Event, Expand, RunEnd, RunStart, Tick, Turn, Warning_
 from megacontext.telemetry.metrics import METRICS, Metric, as_markdown
 from megacontext.telemetry.schema import InvalidEvent, json_schema, validate_line
 from megacontext.telemetry.scrub import scrub
@@ -226,8 +226,21 @@ def test_ticks_go_out_in_sums_of_at_most_32(tmp_path: Path) -> None:
     for i in range(40):
         summary.add(Tick(tick=i, num_expand=1))
     summary.flush()
-    summary.flush()
+    summary.close()
     assert [(record["ticks"], record["num_expand"]) for record in written(sink)] == [(32, 32), (8, 8)]
+
+
+def test_a_turn_brings_out_the_ticks_before_it_and_an_edit_does_not(tmp_path: Path) -> None:
+    sink = JsonlSink(tmp_path, "run")
+    summary = TickSummary(sink)
+    turn = Turn(turn=1, prompt_tokens=1, generated_tokens=1, history_tokens=2, stop="stop")
+    edit = Expand(tick=0, start=0, end=32, from_level=1, to_level=0)
+    for event in (Tick(tick=0), edit, Tick(tick=1), turn, Tick(tick=2, ticks=9), Tick(tick=3)):
+        summary.emit(event)
+    summary.close()
+    records = written(sink)
+    assert [record["type"] for record in records] == ["expand", "tick", "turn", "tick", "tick"]
+    assert [record["ticks"] for record in records if record["type"] == "tick"] == [2, 9, 1]
 
 
 # --- secrets ---
