@@ -1,0 +1,122 @@
+"""Rows of a comparison: one cache on one task, as a line of JSON or of a table. No tensors here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from megacontext.errors import ConfigError
+from nanochat.files import atomic_write
+
+Row = dict[str, Any]
+
+SHOWN = {"history_tokens": "history", "slots": "slots", "accuracy": "accuracy", "nll": "NLL", "delta_nll": "ΔNLL"}
+
+
+def summarise(episodes: Sequence[Mapping[str, Any]], full: Mapping[str, Any] | None) -> Row:
+    """The figures of a row, from {seed, accuracy, nll, history_tokens, slots, tokens} of each episode.
+
+    Means over seeds, each episode counting the same; history and slots are the largest. full: the plain cache's row of
+    the same seeds, from which delta_nll is counted; without it, it is null.
+    """
+    base = {one["seed"]: one["nll"] for one in full["per_seed"]} if full else {}
+    per_seed = [{**one, "delta_nll": _difference(one["nll"], base.get(one["seed"]))} for one in episodes]
+    means = {name: _mean([one[name] for one in per_seed]) for name in ("accuracy", "nll", "delta_nll")}
+    return {
+        "seeds": len(per_seed),
+        "history_tokens": max(one["history_tokens"] for one in per_seed),
+        "slots": max(one["slots"] for one in per_seed),
+        **means,
+        "tokens": sum(one["tokens"] for one in per_seed),
+        "per_seed": per_seed,
+    }
+
+
+def _difference(value: float | None, base: float | None) -> float | None:
+    return None if value is None or base is None else round(value - base, 5)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 5) if known and len(known) == len(values) else None
+
+
+class RowFile:
+    """Rows that are finished, one line each, so that an interrupted run can go on. path None keeps them nowhere."""
+
+    def __init__(self, path: Path | None, *, resume: bool = False) -> None:
+        """Raises ConfigError if there are rows already and `resume` was not asked for, or the file cannot be used."""
+        self.path = path
+        self.finished: dict[str, Row] = {}
+        if path is None:
+            return
+        try:
+            if path.exists():
+                self._open(path, resume)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+        except OSError as error:
+            raise ConfigError(f"--out {path}: cannot be written ({error.strerror})") from error
+
+    def _open(self, path: Path, resume: bool) -> None:
+        if not resume and path.stat().st_size:
+            raise ConfigError(f"--out {path}: there are rows already; --resume keeps them, or name another file")
+        rows = read_rows([path])
+        self.finished = {row["run"]: row for row in rows if "run" in row}
+        with atomic_write(path) as file:  # a line that was torn when the run ended goes
+            file.writelines(line(row).encode() for row in rows)
+
+    def add(self, row: Row) -> None:
+        """Keep `row`, unless it is there already."""
+        if self.path is not None and self.finished.get(row["run"]) != row:
+            self.finished[row["run"]] = row
+            with self.path.open("a", encoding="utf-8", newline="\n") as file:
+                file.write(line(row))
+
+
+def line(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def read_rows(paths: Iterable[Path]) -> list[Row]:
+    """All rows of files of JSON lines, of those with one `run` the last; what is no JSON object is left out."""
+    found: dict[str, Row] = {}
+    for path in paths:
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                found[row.get("run", text)] = row
+    return list(found.values())
+
+
+def print_table(rows: Sequence[Row], columns: Mapping[str, str], *, title: str = "") -> None:
+    """Rows on stdout, `columns` (key -> heading) after the names of task and cache; what is missing is a dash."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None)
+    names = [name for name in ("task", "cache") if any(name in row for row in rows)]
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for heading in columns.values():
+        table.add_column(heading, justify="right")
+    for before, row in zip([None, *rows[:-1]], rows, strict=True):
+        if before is not None and before.get("task") != row.get("task"):
+            table.add_section()
+        table.add_row(*(str(row.get(name, "")) for name in names), *(_cell(key, row.get(key)) for key in columns))
+    Console(file=sys.stdout, soft_wrap=True).print(table)
+
+
+def _cell(key: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:+.3f}" if key.startswith("delta") else f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

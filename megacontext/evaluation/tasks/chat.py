@@ -1,0 +1,73 @@
+"""Recall in a chat: facts told in turns of their own, documents read after them, asked in other words.
+
+The right answer against seven wrong ones of the same kind, by mean log-likelihood a token. Questions and the beginning
+of the answer share as few words with the statement as they can: what must be found is the meaning.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from itertools import accumulate
+
+from megacontext.evaluation.steps import Ask, Range, Read, Step
+from megacontext.evaluation.tasks.base import Library, Task
+from megacontext.evaluation.tasks.chat_facts import KINDS, Kind
+
+THANKS = "Thanks for telling me."
+SHORTEST, LONGEST = 600, 1500  # tokens of a document
+
+
+@dataclass(frozen=True)
+class ChatRecall(Task):
+    """`facts` facts of different kinds, a document after each, two after the last one.
+
+    tokens: about the history's length; documents are scaled to it. choices: answers to choose from.
+    """
+
+    name: str = "chat_recall"
+    tokens: int = 6400
+    facts: int = 5
+    choices: int = 8
+
+    def steps(self, library: Library, seed: int) -> list[Step]:
+        draw = random.Random(f"{self.name} {seed}")
+        kinds = draw.sample(KINDS, self.facts)
+        options = [draw.sample(kind.values, self.choices) for kind in kinds]
+        answers = [draw.randrange(self.choices) for _ in kinds]
+        told = [kind.statement.format(words[i]) for kind, words, i in zip(kinds, options, answers, strict=True)]
+        read, places = self._history(library, draw, told, seed)
+        cast = zip(kinds, options, answers, places, strict=True)
+        asks = [self._ask(library, kind, words, answer, place) for kind, words, answer, place in cast]
+        return [read, *draw.sample(asks, len(asks))]
+
+    def _history(self, library: Library, draw: random.Random, told: list[str], seed: int) -> tuple[Read, list[Range]]:
+        """The conversation so far, and where each fact's turn stands in it."""
+        chat, encode = library.text.chat, library.text.encode
+        documents = iter(self._documents(library, draw, seed))
+        tokens = chat.opening(None)
+        places: list[Range] = []
+        for fact in told:
+            turn = chat.user(fact)
+            places.append((len(tokens), len(tokens) + len(turn)))
+            tokens += [*turn, *encode(THANKS), *chat.close(), *next(documents)]
+        return Read([*tokens, *next(documents)]), places
+
+    def _documents(self, library: Library, draw: random.Random, seed: int) -> list[list[int]]:
+        """One turn for each document, of SHORTEST to LONGEST tokens where `tokens` allows."""
+        lengths = [draw.randint(SHORTEST, LONGEST) for _ in range(self.facts + 1)]
+        lengths = [max(length * self.tokens // (sum(lengths) + 40 * self.facts), 1) for length in lengths]
+        text = library.filler(seed, sum(lengths))
+        ends = list(accumulate(lengths))
+        pieces = [text[end - length : end] for length, end in zip(lengths, ends, strict=True)]
+        return [library.text.chat.user(library.text.decode(piece), reply=False) for piece in pieces]
+
+    def _ask(self, library: Library, kind: Kind, words: list[str], answer: int, place: Range) -> Ask:
+        encode = library.text.encode
+        return Ask(
+            prompt=[*library.text.chat.user(kind.question), *encode(kind.answer)],
+            candidates=[encode(f" {word}") for word in words],
+            answer=answer,
+            sources=[place],
+            after=[*encode("."), *library.text.chat.close()],
+        )
