@@ -115,7 +115,8 @@ def compare(config: CompareConfig, runner: Runner, finished: dict[str, Row]) -> 
                 note(f"{task.name}: no row for {ORACLE}, because nothing says which blocks are the right ones")
                 continue
             row = _row(cache, task, run.seeds, runner, finished, full)
-            full = row if cache == FULL else full
+            if cache == FULL:
+                full = row = {**row, **summarise(row["per_seed"], row)}
             yield row
 
 

@@ -49,7 +49,7 @@ def run_episode(
         for step in steps:
             if isinstance(step, Read):
                 tell([])
-                logits = _read(model, cache, step.tokens)
+                logits = read(model, cache, step.tokens)
             elif isinstance(step, Ask):
                 tell(step.sources)
                 asked = _ask(model, cache if step.stay else cache.fork(), step, outcome)
@@ -62,12 +62,14 @@ def run_episode(
     return outcome
 
 
-def _read(model: BaseModel, cache: KVCache, tokens: list[int]) -> Tensor:
-    """Take `tokens` in, at most READ_TOKENS a pass; logits (1, V) of the last row."""
+def read(model: BaseModel, cache: KVCache, tokens: list[int], *, report: Callable[[], None] | None = None) -> Tensor:
+    """Take `tokens` in, at most READ_TOKENS a pass; logits (1, V) of the last row. report: called now and then."""
     portion = READ_TOKENS - READ_TOKENS % cache.room(READ_TOKENS)
     logits = torch.empty(0)
     for start in range(0, len(tokens), portion):
         logits = prefill(model, cache, tokens[start : start + portion], answer=False)
+        if report is not None:
+            report()
     return logits
 
 

@@ -13,6 +13,7 @@ from nanochat.files import atomic_write
 
 Row = dict[str, Any]
 
+WIDE = 200  # columns of a table that goes to a file or a pipe
 SHOWN = {"history_tokens": "history", "slots": "slots", "accuracy": "accuracy", "nll": "NLL", "delta_nll": "ΔNLL"}
 
 
@@ -72,8 +73,9 @@ class RowFile:
 
     def add(self, row: Row) -> None:
         """Keep `row`, unless it is there already."""
-        if self.path is not None and self.finished.get(row["run"]) != row:
-            self.finished[row["run"]] = row
+        key = row.get("run", line(row))
+        if self.path is not None and self.finished.get(key) != row:
+            self.finished[key] = row
             with self.path.open("a", encoding="utf-8", newline="\n") as file:
                 file.write(line(row))
 
@@ -97,7 +99,10 @@ def read_rows(paths: Iterable[Path]) -> list[Row]:
 
 
 def print_table(rows: Sequence[Row], columns: Mapping[str, str], *, title: str = "") -> None:
-    """Rows on stdout, `columns` (key -> heading) after the names of task and cache; what is missing is a dash."""
+    """Rows on stdout, `columns` (key -> heading) after the names of task and cache; what is missing is a dash.
+
+    A column in which everything is missing is left out.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -105,13 +110,14 @@ def print_table(rows: Sequence[Row], columns: Mapping[str, str], *, title: str =
     names = [name for name in ("task", "cache") if any(name in row for row in rows)]
     for name in names:
         table.add_column(name, no_wrap=True)
+    columns = {key: heading for key, heading in columns.items() if any(row.get(key) is not None for row in rows)}
     for heading in columns.values():
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for before, row in zip([None, *rows[:-1]], rows, strict=True):
         if before is not None and before.get("task") != row.get("task"):
             table.add_section()
         table.add_row(*(str(row.get(name, "")) for name in names), *(_cell(key, row.get(key)) for key in columns))
-    Console(file=sys.stdout, soft_wrap=True).print(table)
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 def _cell(key: str, value: Any) -> str:

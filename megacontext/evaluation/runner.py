@@ -30,6 +30,18 @@ def open_model(config: ModelConfig) -> LoadedModel:
     return load_model(config)
 
 
+def about(loaded: LoadedModel, corpus: Corpus) -> Row:
+    """What every figure depends on: model, number format, where it runs, and the texts' hashes."""
+    spec = loaded.model.spec
+    return {
+        "model": loaded.name,
+        "dtype": str(spec.dtype).removeprefix("torch."),
+        "device": spec.device.type,
+        "threads": torch.get_num_threads(),
+        "texts": corpus.files,
+    }
+
+
 @dataclass(frozen=True)
 class Runner:
     """One model and one corpus; every row is of them."""
@@ -47,16 +59,9 @@ class Runner:
     def identity(self, cache: str, task: Task, seeds: int) -> Row:
         """What the row will be of: names, sizes, hashes, and `run`, one hash of everything that it depends on."""
         spec, config = self.loaded.model.spec, settings(cache, self.memory)
-        row = {
-            "cache": cache,
-            "task": task.name,
-            "model": self.loaded.name,
-            "dtype": str(spec.dtype).removeprefix("torch."),
-            "device": spec.device.type,
-            "texts": self.corpus.files,
-        }
+        row = {"cache": cache, "task": task.name, **about(self.loaded, self.corpus)}
         whole = {
-            **row,
+            **{name: value for name, value in row.items() if name != "threads"},
             "task": asdict(task),
             "seeds": seeds,
             "fingerprint": spec.fingerprint,

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from toy_evaluation import Believer, ToyText, library
+
+from megacontext.config import MemoryConfig
+from megacontext.evaluation.caches import CACHES, make_contender, settings
+from megacontext.evaluation.episode import Outcome, run_episode
+from megacontext.evaluation.steps import Ask, Continue, Read
+from megacontext.evaluation.tasks import make_task
+from megacontext.testing.toy import full_logits, toy_model, toy_tokens
+from nanochat.kv_cache import DenseCache
+
+MEMORY = MemoryConfig(budget=96, block=8, recent_tokens=32, far_blocks=4, read_chunk=8, reread_tokens=16)
+CANDIDATES = [[1, 2, 3], [4, 5], [6], [7, 8, 9, 10]]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy_model(window_pattern="L", n_layer=2, sequence_len=512)
+
+
+def brute_nats(model, before: list[int], scored: list[int]) -> list[float]:
+    """By one pass over everything, without a memory."""
+    logits = full_logits(model, [*before, *scored])[len(before) - 1 : -1].float()
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(scored), reduction="none").tolist()
+
+
+def contents(cache) -> list[torch.Tensor]:
+    """What the next rows would attend to, as far as logits can tell, and what the cache says of itself."""
+    return [torch.tensor(cache.length), torch.tensor(cache.usage.resident_slots)]
+
+
+def test_questions_and_continuations_cost_what_a_full_forward_says(model) -> None:
+    text, prompt, more = toy_tokens(150), toy_tokens(9, seed=1), toy_tokens(40, seed=2)
+    steps = [Read(text), Ask(prompt, CANDIDATES, 3, []), Continue(more)]
+    out = run_episode(model, DenseCache(model.spec), steps, stride=16)
+    expected = brute_nats(model, text + prompt, CANDIDATES[3]) + brute_nats(model, text, more)
+    assert out.nll == pytest.approx(expected, abs=1e-3)
+    assert (out.history, out.asked) == (190, 1)
+    assert out.slots == 190
+
+
+def test_a_question_that_stays_becomes_history_with_the_answer_chosen(model) -> None:
+    text, prompt, more = toy_tokens(60), toy_tokens(9, seed=1), toy_tokens(20, seed=2)
+    steps = [Read(text), Ask(prompt, CANDIDATES, 1, [], after=[11], stay=True), Continue(more)]
+    out = run_episode(model, DenseCache(model.spec), steps, stride=7)
+    means = [sum(nats) / len(nats) for nats in (brute_nats(model, text + prompt, c) for c in CANDIDATES)]
+    chosen = CANDIDATES[means.index(min(means))]
+    expected = brute_nats(model, text + prompt, CANDIDATES[1])
+    expected += brute_nats(model, [*text, *prompt, *chosen, 11], more)
+    assert out.nll == pytest.approx(expected, abs=1e-3)
+    assert out.right == (chosen == CANDIDATES[1])
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_a_question_asked_of_a_copy_leaves_the_memory_as_it_was(model, name: str) -> None:
+    if name == "attention":
+        pytest.skip("needs queries")
+    text, more = toy_tokens(200), toy_tokens(24, seed=5)
+    ask = Ask(toy_tokens(9, seed=1), CANDIDATES, 1, [(40, 48)])
+    plain, asked = (
+        run_episode(model, make_contender(name, model.spec, MEMORY).cache, steps, stride=1)
+        for steps in ([Read(text), Continue(more)], [Read(text), ask, Continue(more)])
+    )
+    assert asked.nll[-len(more) :] == pytest.approx(plain.nll, abs=1e-4)
+    assert asked.history == plain.history
+
+
+@pytest.mark.parametrize("name", ["full", "recency", "megacontext"])
+def test_the_order_of_candidates_does_not_matter(model, name: str) -> None:
+    text, prompt = toy_tokens(200), toy_tokens(9, seed=1)
+    orders = [CANDIDATES, CANDIDATES[::-1], [CANDIDATES[i] for i in (2, 0, 3, 1)]]
+    found = []
+    for order in orders:
+        ask = Ask(prompt, order, order.index([1, 2, 3]), [])
+        found.append(run_episode(model, make_contender(name, model.spec, MEMORY).cache, [Read(text), ask]))
+    assert all(out.nll == pytest.approx(found[0].nll, abs=1e-4) for out in found)
+
+
+@pytest.mark.parametrize("name", [name for name in CACHES if name not in ("full", "attention")])
+def test_no_contender_but_the_plain_cache_shows_more_than_its_budget(model, name: str) -> None:
+    steps = make_task("late_recall", tokens=1200).steps(library(), 0)[:3]
+    contender = make_contender(name, model.spec, MEMORY)
+    out = run_episode(model, contender.cache, steps, hint=contender.hint)
+    assert MEMORY.budget * 0.6 < out.slots <= MEMORY.budget == contender.budget
+    assert contender.stride == MEMORY.tick_tokens
+
+
+def test_an_oracle_is_told_of_every_source(model) -> None:
+    told: list = []
+    contender = make_contender("oracle", model.spec, MEMORY)
+    steps = [*make_task("late_recall", tokens=1200).steps(library(), 0), Continue([1, 2], source=(8, 10))]
+    run_episode(model, contender.cache, steps, hint=told.append)
+    assert told[0] == []
+    assert told[1:11] == [step.sources for step in steps[1:11]]
+    assert told[11] == [(8, 10)]
+
+
+def test_an_oracle_shows_the_blocks_of_its_hint_when_the_prompt_ends(model) -> None:
+    contender = make_contender("oracle", model.spec, MEMORY)
+    ask = Ask(toy_tokens(9, seed=1), CANDIDATES, 1, [(40, 52)], stay=True)
+    run_episode(model, contender.cache, [Read(toy_tokens(300)), ask], hint=contender.hint)
+    shown = {entry.start for entry in contender.cache.context.entries if entry.level == 0}
+    assert {40, 48} <= shown
+
+
+def test_recency_spends_all_its_slots_on_the_newest_tokens(model) -> None:
+    config = settings("recency", MEMORY)
+    assert config is not None
+    assert config.recent_tokens == 96 - 3 * 8
+    assert (config.far_blocks, config.prompt_blocks, config.budget) == (0, 0, MEMORY.budget)
+    cache = make_contender("recency", model.spec, MEMORY).cache
+    run_episode(model, cache, [Read(toy_tokens(300))])
+    exact = [entry.start for entry in cache.context.entries if entry.level == 0]
+    assert exact[0] == 0
+    assert exact[1:] == list(range(exact[1], 296, 8))
+
+
+def test_continue_cannot_come_first(model) -> None:
+    with pytest.raises(ValueError, match="cannot begin with Continue"):
+        run_episode(model, DenseCache(model.spec), [Continue([1, 2])])
+
+
+def likes(answers: dict[int, int]):
+    """Scores: after id `a`, the id answers[a] has nearly all of the likelihood."""
+
+    def scores(token: int) -> torch.Tensor:
+        row = torch.zeros(265)
+        if token in answers:
+            row[answers[token]] = 20.0
+        return row
+
+    return scores
+
+
+def test_one_who_knows_scores_one_and_one_who_guesses_a_tenth() -> None:
+    books, task, text = library(), make_task("late_recall", tokens=1500), ToyText()
+    right = guessed = asked = 0
+    for seed in range(6):
+        steps = task.steps(books, seed)
+        for ask in steps[1:]:
+            code = ask.candidates[ask.answer]
+            chain = dict(zip([ask.prompt[-1], *code[:-1]], code, strict=True))
+            if len(chain) < len(code):
+                continue  # a digit that repeats needs more memory than one token
+            short = [Read(steps[0].tokens[:64]), ask]
+            right += run_episode(Believer(likes(chain)), DenseCache(Believer(likes({})).spec), short).right
+            asked += 1
+        random = Believer(lambda token: torch.randn(265))
+        guessed += run_episode(random, DenseCache(random.spec), [Read(text.encode("x")), *steps[1:]]).right
+    assert right == asked > 20
+    assert guessed / 60 < 0.3
+
+
+def test_an_outcome_without_questions_has_no_accuracy() -> None:
+    assert Outcome().accuracy is None
+    assert Outcome().mean_nll is None
+    assert Outcome(asked=4, right=3, nll=[1.0, 2.0]).accuracy == 0.75
