@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
 from megacontext.config import MemoryConfig
+from megacontext.errors import ConfigError
 
 if TYPE_CHECKING:
     from megacontext.evaluation.episode import Hint
@@ -53,7 +54,7 @@ def most_recent(memory: MemoryConfig) -> int:
 
 
 def make_contender(name: str, spec: ModelSpec, memory: MemoryConfig) -> Contender:
-    """An empty memory called `name`. Raises BudgetError if the budget cannot hold what it must."""
+    """An empty memory called `name`. Raises BudgetError for too small a budget, ConfigError for a scorer not there."""
     from megacontext.cache import ContextCache
     from megacontext.focus.scorers import OracleScorer
     from nanochat.kv_cache import DenseCache
@@ -62,5 +63,8 @@ def make_contender(name: str, spec: ModelSpec, memory: MemoryConfig) -> Contende
     if config is None:
         return Contender(DenseCache(spec), FULL_STRIDE, None)
     oracle = OracleScorer(config.block) if name == ORACLE else None
-    cache = ContextCache(spec, config, oracle)
+    try:
+        cache = ContextCache(spec, config, oracle)
+    except ValueError as error:  # a scorer that is not there
+        raise ConfigError(f"cache {name}: {error}") from error
     return Contender(cache, config.tick_tokens, config.budget, oracle.hint if oracle else None)

@@ -86,7 +86,11 @@ def build_parser() -> Parser:
     parser.add_argument("--cache", action="append", metavar="NAME", help="only this cache; repeatable")
     parser.add_argument("--seeds", type=whole_number(1), metavar="N", help="episodes of every task")
     add_common(parser)
-    parser.add_argument("--resume", action="store_true", help="keep the rows that --out has already")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep the rows that --out has of the same settings (a change of the code goes unnoticed)",
+    )
     return parser
 
 

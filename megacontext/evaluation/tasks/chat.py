@@ -15,14 +15,15 @@ from megacontext.evaluation.tasks.base import Library, Task
 from megacontext.evaluation.tasks.chat_facts import KINDS, Kind
 
 THANKS = "Thanks for telling me."
-SHORTEST, LONGEST = 600, 1500  # tokens of a document
+SHORTEST, LONGEST, LAST = 600, 1300, 1500  # tokens of a document, and of the one after the last fact
 
 
 @dataclass(frozen=True)
 class ChatRecall(Task):
-    """`facts` facts of different kinds, a document after each, two after the last one.
+    """`facts` facts of different kinds, a document before each and one after the last.
 
-    tokens: about the history's length; documents are scaled to it. choices: answers to choose from.
+    So no fact lies in the first block or among the last tokens, which every memory shows. tokens: about the
+    history's length; documents are scaled to it. choices: answers to choose from.
     """
 
     name: str = "chat_recall"
@@ -48,14 +49,14 @@ class ChatRecall(Task):
         tokens = chat.opening(None)
         places: list[Range] = []
         for fact in told:
-            turn = chat.user(fact)
-            places.append((len(tokens), len(tokens) + len(turn)))
-            tokens += [*turn, *encode(THANKS), *chat.close(), *next(documents)]
+            tokens += next(documents)
+            places.append((len(tokens), len(tokens) + len(chat.user(fact, reply=False))))
+            tokens += [*chat.user(fact), *encode(THANKS), *chat.close()]
         return Read([*tokens, *next(documents)]), places
 
     def _documents(self, library: Library, draw: random.Random, seed: int) -> list[list[int]]:
-        """One turn for each document, of SHORTEST to LONGEST tokens where `tokens` allows."""
-        lengths = [draw.randint(SHORTEST, LONGEST) for _ in range(self.facts + 1)]
+        """One turn for each document, as long as said above where `tokens` allows."""
+        lengths = [draw.randint(SHORTEST, LONGEST) for _ in range(self.facts)] + [LAST]
         lengths = [max(length * self.tokens // (sum(lengths) + 40 * self.facts), 1) for length in lengths]
         text = library.filler(seed, sum(lengths))
         ends = list(accumulate(lengths))
