@@ -41,6 +41,7 @@ class ContextCache(KVCache):
             far_blocks=config.far_blocks,
             prompt_blocks=config.prompt_blocks,
             fill=config.prompt_fill,
+            sharpness=config.prompt_sharpness,
             expand_above=config.expand_above,
             hysteresis=config.hysteresis,
             cooldown=config.cooldown,
@@ -79,6 +80,8 @@ class ContextCache(KVCache):
         self.tick = self.next_position = self.since_tick = self._unobserved = 0
         self._memory_index = {layer: i for i, layer in enumerate(self.spec.memory_layers)}
         self._rows: slice | Tensor = slice(0, 0)
+        self._rewrite: Slots | None = None
+        self.answering = False  # from a prompt's end until the next text comes: what the prompt asked for stays in view
 
     def _make_scorer(self) -> Scorer:
         return make_scorer(self.config.scorer, self.spec, block=self.config.block, seed=self.config.seed)
@@ -92,41 +95,49 @@ class ContextCache(KVCache):
         return min(rows, self.config.read_chunk)
 
     def begin(self, stream: Stream) -> Tensor:
+        if self._rewrite is not None:
+            return self._enter([self._rewrite])
         rows = stream.rows
+        self.answering = self.answering and rows == 1
         if stream.x.shape[0] != 1:
             raise ValueError(f"a ContextCache holds one conversation, not a batch of {stream.x.shape[0]}")
         if stream.tokens is None:
             raise ValueError("a ContextCache needs the tokens of its rows: they are the truth that pages are made from")
         if self.context.free < rows:
             self._refocus("budget", reserve=rows)
-        self._open_rows(rows)
+        positions = self._enter(self._new_rows(rows))
         self.tree.append(stream.tokens[0].tolist())
         self.context = self.context.grow(rows)
         self.length += rows
         self._unobserved += rows
-        positions = torch.arange(self.next_position - rows, self.next_position, device=self.spec.device)[None]
-        self._angles = self.spec.rotation.at(positions)
         return positions
 
-    def _open_rows(self, rows: int) -> None:
-        """Slots, positions and mask for `rows` new rows at the end of the tail."""
+    def _new_rows(self, rows: int) -> list[Slots]:
+        """Slots with positions for `rows` new rows at the end of the tail."""
         block, filled = self.config.block, self.context.tail
-        excess = self.next_position - self.context.slots
-        if excess > self.config.position_slack or self.next_position + rows > self.spec.max_position:
+        unused = self.next_position - self.context.slots
+        if unused > self.config.position_slack or self.next_position + rows > self.spec.max_position:
             self._renumber()
         while len(self.tail) * block < filled + rows:
             self.tail.append(self.arena.allocate(block))
         runs = self._tail_runs(filled, filled + rows)
-        position = self.next_position
         for run in runs:
-            self.arena.position[run.start : run.stop] = range(position, position + len(run))
+            self.arena.position[run.start : run.stop] = range(self.next_position, self.next_position + len(run))
+            self.next_position += len(run)
+        self.spec.rotation.reserve(self.next_position)
+        return runs
+
+    def _enter(self, runs: list[Slots]) -> Tensor:
+        """Open the pass on these slots: where its rows go, what they see, how they turn. Returns positions (1, T)."""
+        for run in runs:
             self.arena.show(run)
-            position += len(run)
-        self.next_position = position
-        self.spec.rotation.reserve(position)
-        self._rows = self._index(runs)
-        self._reach = self.arena.reach
+        self._rows, self._reach = self._index(runs), self.arena.reach
+        rows = sum(map(len, runs))
         self._bias = self._mask(rows)
+        index = [slot for run in runs for slot in run]
+        positions = torch.from_numpy(self.arena.position[index]).to(self.spec.device)[None]
+        self._angles = self.spec.rotation.at(positions)
+        return positions
 
     def _tail_runs(self, start: int, stop: int) -> list[Slots]:
         """The slots of the tail's rows [start, stop), as runs."""
@@ -177,9 +188,10 @@ class ContextCache(KVCache):
         while self.context.tail >= self.config.block:
             self._seal()
         if prompt:
-            self._refocus("prompt", prompt=prompt)
-            self._reread(model)
-        elif self.since_tick >= self.config.tick_tokens:
+            self.answering = True
+            self._refocus("prompt", prompt=max(prompt - 1, 1))
+            self._reread(model, prompt - 1)
+        elif self.since_tick >= self.config.tick_tokens and not self.answering:
             self._refocus("text")
 
     def _seal(self) -> None:
@@ -199,13 +211,16 @@ class ContextCache(KVCache):
         plan = self.allocator.plan(self.context, scores, self.tick, reserve=reserve, sharp=bool(prompt))
         planned = time.perf_counter()
         self._page_in(plan)
+        if prompt and self.config.prompt_near:
+            self._renumber(prompt=prompt)
         paged = time.perf_counter()
         self.tick += 1
         self.since_tick = 0
         self.times = (scored - started, planned - scored, paged - planned)
 
     def _score(self, prompt: int) -> Scores:
-        return self.scorer.score(Moment(self.context, self.arena, self.shown, self.tail, prompt))
+        far_end = self.allocator.recent_start(self.context) // self.config.block
+        return self.scorer.score(Moment(self.context, self.arena, self.shown, self.tail, far_end, prompt))
 
     def _page_in(self, plan: Plan) -> None:
         """Make the arena show what the plan says: leavers free their frames, newcomers take them."""
@@ -227,22 +242,64 @@ class ContextCache(KVCache):
 
     # --- positions ---
 
-    def _renumber(self, but: int | None = None) -> None:
-        """Compact positions: far pages in their order, then a frame for page `but`, then the rest in time order."""
+    def _renumber(self, but: int | None = None, prompt: int = 0) -> None:
+        """Compact positions: far pages in their order, then a frame for page `but`, then the rest in time order.
+
+        prompt: rows of a prompt that has just ended; the far pages then stand right before it.
+        """
         block, position = self.config.block, self.arena.position
         recent = self.allocator.recent_start(self.context) // block
+        near = (self.context.history - prompt) // block if prompt else recent
         others = sorted(n for n in self.shown if n != but)
-        far = sorted((n for n in others if n < recent), key=lambda n: position[self.shown[n].start])
-        order = [self.shown[n] for n in far]
+        first = [n for n in others if n < self.config.protect_first]
+        far = [n for n in others if self.config.protect_first <= n < recent]
+        far.sort(key=lambda n: position[self.shown[n].start])
+        before = [n for n in others if recent <= n < near]
+        after = [n for n in others if n >= max(near, recent)]
+        far_frames = [self.shown[n] for n in far]
+        head = [self.shown[n] for n in (*first, *before)]
         self.vacant = []
         if but is not None:
-            order.append(self.shown[but])
-            self.vacant = [block * len(far)]
-        order += [self.shown[n] for n in others if n >= recent]
-        self.next_position = self.arena.renumber([*order, *self._tail_runs(0, self.context.tail)])
+            far_frames.append(self.shown[but])
+            self.vacant = [sum(map(len, (*head, *far_frames[:-1])))]
+        order = [*head, *far_frames, *(self.shown[n] for n in after), *self._tail_runs(0, self.context.tail)]
+        self.next_position = self.arena.renumber(order)
 
-    def _reread(self, model: BaseModel) -> None:
-        """Let the open tail be computed again, now that the view fits the prompt."""
+    # --- computing again ---
+
+    def _reread(self, model: BaseModel, prompt: int) -> None:
+        """Compute the newest tokens again, whole blocks of them, now that the view fits the prompt."""
+        wanted = min(prompt, self.config.reread_tokens) - self.context.tail
+        blocks = -(-max(wanted, 0) // self.config.block)
+        last = self.context.sealed // self.config.block
+        newest = range(max(last - blocks, self.config.protect_first), last)
+        self._recompute(model, newest)
+        for number in newest:
+            self.tree.replace(self.grid.page(number), self.arena.page(self.shown[number]))
+
+    def _recompute(self, model: BaseModel, blocks: Sequence[int]) -> None:
+        """Run the model over these blocks and the tail once more, in this order, each seeing what stands before it."""
+        block, start = self.config.block, self.context.sealed
+        pieces = [(self.shown[n], self.tree.tokens(n * block, (n + 1) * block)) for n in blocks]
+        for at, run in enumerate(self._tail_runs(0, self.context.tail)):
+            pieces.append((run, self.tree.tokens(start + at * block, start + at * block + len(run))))
+        if not pieces:
+            return
+        first = blocks[0] * block if blocks else start
+        rows = sum(len(run) for run, _ in pieces)
+        for ring in self.rings.values():
+            ring.truncate(rows)
+        for run, _ in pieces:
+            self.arena.hide(run)
+        if self.carry is not None and first:
+            self.carry = self._embed(model, self.tree.tokens(first - 1, first)).x
+        for run, tokens in pieces:
+            self._rewrite = run
+            model.forward(self._embed(model, tokens), self)
+        self._rewrite = None
+
+    def _embed(self, model: BaseModel, tokens: list[int]) -> Stream:
+        return model.embed(torch.tensor([tokens], device=self.spec.device))
 
     # --- the rest of the contract ---
 

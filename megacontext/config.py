@@ -56,7 +56,11 @@ class MemoryConfig(Section):
     """Most exact blocks far from the tail while text flows."""
     prompt_blocks: Annotated[int, Field(ge=0)] = 2
     """Exact blocks far from the tail when a prompt ends."""
-    prompt_fill: bool = True
+    prompt_sharpness: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """Share of the best block's score that another one needs to be shown when a prompt ends."""
+    prompt_near: bool = True
+    """Whether far blocks stand right before the prompt when it ends, instead of before the recent text."""
+    prompt_fill: bool = False
     """Whether blocks that are in view anyway may keep free places when a prompt ends."""
     reread_tokens: Annotated[int, Field(ge=0)] = 64
     """Newest tokens that are computed again under the new view when a prompt ends."""

@@ -17,7 +17,8 @@ class Ring:
 
     def __init__(self, spec: ModelSpec, window: int) -> None:
         self.window, self.rotation = window, spec.rotation
-        shape = (1, spec.kv_heads, 2 * window + 64, spec.head_dim)
+        self.spare = 256  # rows kept beyond the window, so that the newest ones can be computed again
+        shape = (1, spec.kv_heads, 2 * window + 2 * self.spare, spec.head_dim)
         self.raw, self.keys, self.values = (torch.zeros(shape, dtype=spec.dtype, device=spec.device) for _ in range(3))
         self.length = 0
 
@@ -55,8 +56,8 @@ class Ring:
         capacity = self.raw.shape[2]
         if self.length + rows <= capacity:
             return
-        keep = min(self.window, self.length)
-        size = max(capacity, keep + rows + self.window)
+        keep = min(self.window + self.spare, self.length)
+        size = max(capacity, keep + rows)
         for name in ("raw", "values", "keys"):
             old = getattr(self, name)
             new = old.new_zeros((*old.shape[:2], size, old.shape[3]))

@@ -40,7 +40,8 @@ class FocusAllocator:
     protect_first: blocks at the start that stay exact. recent_tokens: so do the newest tokens. far_blocks,
     prompt_blocks: see above. expand_above: a score that deserves detail. hysteresis: what a block in view may score
     less than a newcomer and still stay. cooldown: ticks an edit stays untouched. max_edits: expansions of one
-    steady tick. gist_budget: slots that gists may take. fill: whether unscored blocks in view may keep free places.
+    steady tick. gist_budget: slots that gists may take. fill: whether unscored blocks in view may keep free places when
+    a prompt has ended. sharpness: share of the best score that others need then.
     """
 
     protect_first: int = 1
@@ -52,7 +53,8 @@ class FocusAllocator:
     cooldown: int = 0
     max_edits: int = 8
     gist_budget: int = 0
-    fill: bool = True
+    fill: bool = False
+    sharpness: float = 0.5
 
     # --- the parts of history ---
 
@@ -127,6 +129,8 @@ class FocusAllocator:
                 bonus = self.hysteresis if entry.level == 0 else 0.0
                 ranked.append((score + bonus, number, entry))
         ranked.sort(reverse=True)
+        if sharp and ranked:
+            ranked = [entry for entry in ranked if entry[0] >= self.sharpness * ranked[0][0]]
         most = min(self.prompt_blocks if sharp else self.far_blocks, places)
         chosen: list[Span] = []
         refused: list[Refusal] = []

@@ -21,13 +21,15 @@ Scores = dict[int, float]  # by block number, in [-1, 1]: + deserves detail, - c
 class Moment(NamedTuple):
     """What a scorer may look at when asked. shown: where the pages in view stand, by block number.
 
-    prompt: tokens of the prompt that has just ended, 0 while text flows. tail: slots of the open tail, in order.
+    tail: slots of the open tail, in order. far_end: blocks from here on are recent and in view anyway. prompt: rows of
+    the prompt that has just ended, 0 while text flows.
     """
 
     context: WorkingContext
     arena: Arena
     shown: dict[int, Slots]
     tail: Sequence[Slots]
+    far_end: int
     prompt: int = 0
 
 

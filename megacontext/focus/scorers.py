@@ -58,6 +58,25 @@ class RandomScorer(Scorer):
         return twin
 
 
+class OracleScorer(Scorer):
+    """Told from outside which blocks are the right ones. For evaluation only: the ceiling of any scorer."""
+
+    def __init__(self, block: int) -> None:
+        self.block = block
+        self.wanted: list[int] = []
+
+    def hint(self, places: Sequence[tuple[int, int]]) -> None:
+        """The token ranges [start, end) that matter next."""
+        blocks = (range(start // self.block, (end - 1) // self.block + 1) for start, end in places)
+        self.wanted = sorted({block for run in blocks for block in run})
+
+    def score(self, moment: Moment) -> Scores:
+        return dict.fromkeys(self.wanted, 1.0)
+
+    def copy(self) -> OracleScorer:
+        return self
+
+
 def flowing_kernel(window: int = 64, votes: float = 0.9, scores: float = 0.8) -> np.ndarray:
     """Weight of a vote by its token's age: votes fade by `votes` a token, scores made of them by `scores` a token."""
     age = np.arange(window)
@@ -65,12 +84,16 @@ def flowing_kernel(window: int = 64, votes: float = 0.9, scores: float = 0.8) ->
 
 
 class LexicalScorer(Scorer):
-    """Votes of an inverted index, while text flows over the last tokens, at a prompt's end over all of the prompt."""
+    """Votes of an inverted index, while text flows over the last tokens, at a prompt's end over all of the prompt.
 
-    def __init__(self, block: int, *, half: float = 20.0, window: int = 64) -> None:
+    half: the votes that make a score of 1/2. At a prompt's end the best block's score says how sure the index is, the
+    others stand to it as their votes do: so the few that really answer the prompt stand out.
+    """
+
+    def __init__(self, block: int, *, half: float = 20.0, prompt_half: float = 200.0, window: int = 64) -> None:
         self.index = LexicalIndex(block, window=window)
         self.kernel = flowing_kernel(window)
-        self.half, self.window = half, window  # half: the votes that make a score of 1/2
+        self.half, self.prompt_half, self.window = half, prompt_half, window
 
     def observe(self, tokens: Sequence[int], queries: Tensor | None) -> None:
         self.index.add(tokens)
@@ -78,6 +101,13 @@ class LexicalScorer(Scorer):
     def score(self, moment: Moment) -> Scores:
         kernel = np.ones(min(moment.prompt, self.window)) if moment.prompt else self.kernel
         blocks, votes = self.index.scores(kernel)
+        far = blocks < moment.far_end
+        blocks, votes = blocks[far], votes[far]
+        if not len(blocks):
+            return {}
+        if moment.prompt:
+            most = votes.max()
+            return best(blocks, votes / (most + self.prompt_half))
         return best(blocks, votes / (votes + self.half))
 
     @property
@@ -122,9 +152,9 @@ class SemanticScorer(Scorer):
         rows = prompt_values(moment)
         centre = self.total / self.count
         query = self._mean(rows) - centre
-        known = self.vectors[: self.count] - centre
+        known = self.vectors[: min(self.count, moment.far_end)] - centre
         cosine = known @ query / (np.linalg.norm(known, axis=1) * np.linalg.norm(query) + 1e-9)
-        return best(np.arange(self.count), cosine)
+        return best(np.arange(len(known)), cosine)
 
     @property
     def nbytes(self) -> int:
@@ -152,33 +182,39 @@ def prompt_values(moment: Moment) -> Tensor:
 
 
 class MixScorer(Scorer):
-    """The weighted sum of several scorers."""
+    """The default: words first, meaning for what words leave open.
 
-    def __init__(self, parts: Sequence[tuple[Scorer, float]]) -> None:
-        self.parts = list(parts)
-        self.wants_queries = any(scorer.wants_queries for scorer, _ in self.parts)
+    While text flows the lexical votes decide. At a prompt's end their best score says how sure they are; the semantic
+    scores weigh what is left to 1.
+    """
+
+    def __init__(self, lexical: Scorer, semantic: Scorer) -> None:
+        self.lexical, self.semantic = lexical, semantic
 
     def observe(self, tokens: Sequence[int], queries: Tensor | None) -> None:
-        for scorer, _ in self.parts:
-            scorer.observe(tokens, queries)
+        self.lexical.observe(tokens, queries)
+        self.semantic.observe(tokens, queries)
 
     def seal(self, block: int, page: Page) -> None:
-        for scorer, _ in self.parts:
-            scorer.seal(block, page)
+        self.lexical.seal(block, page)
+        self.semantic.seal(block, page)
 
     def score(self, moment: Moment) -> Scores:
-        total: Scores = {}
-        for scorer, weight in self.parts:
-            for block, score in scorer.score(moment).items():
-                total[block] = total.get(block, 0.0) + weight * score
+        words = self.lexical.score(moment)
+        if not moment.prompt:
+            return words
+        open_share = 1.0 - max(words.values(), default=0.0)
+        total = dict(words)
+        for block, score in self.semantic.score(moment).items():
+            total[block] = total.get(block, 0.0) + open_share * score
         return total
 
     @property
     def nbytes(self) -> int:
-        return sum(scorer.nbytes for scorer, _ in self.parts)
+        return self.lexical.nbytes + self.semantic.nbytes
 
     def copy(self) -> MixScorer:
-        return MixScorer([(scorer.copy(), weight) for scorer, weight in self.parts])
+        return MixScorer(self.lexical.copy(), self.semantic.copy())
 
 
 def make_scorer(name: str, spec: ModelSpec, *, block: int, seed: int = 0) -> Scorer:
@@ -192,5 +228,5 @@ def make_scorer(name: str, spec: ModelSpec, *, block: int, seed: int = 0) -> Sco
     if name == "semantic":
         return SemanticScorer(spec)
     if name == "mix":
-        return MixScorer([(LexicalScorer(block), 0.5), (SemanticScorer(spec), 0.5)])
+        return MixScorer(LexicalScorer(block), SemanticScorer(spec))
     raise ValueError(f"no scorer {name!r}; there are mix, lexical, semantic, attention, recency, random")

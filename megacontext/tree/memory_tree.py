@@ -36,6 +36,11 @@ class MemoryTree:
             raise ValueError(f"no {self.grid.block} tokens to seal at {self.sealed} of {len(self._tokens)}")
         self._pages.append(page)
 
+    def replace(self, span: Span, page: Page) -> None:
+        """A page that was computed again, with more in view."""
+        self.page(span)
+        self._pages[span.start // self.grid.block] = page
+
     def __len__(self) -> int:
         return len(self._tokens)
 
