@@ -35,7 +35,9 @@ class Page(NamedTuple):
 class Arena:
     """Slots, their positions, and who may be seen. Knows nothing of spans, levels or focus."""
 
-    def __init__(self, spec: ModelSpec, capacity: int) -> None:
+    def __init__(self, spec: ModelSpec, frames: int, gists: int = 0) -> None:
+        """frames, gists: slots for pages and for gists; two regions, so that gists never break up a frame."""
+        capacity = frames + gists
         shape = (len(spec.memory_layers), 1, spec.kv_heads, capacity, spec.head_dim)
         self.rotation, self.capacity = spec.rotation, capacity
         self.raw, self.keys, self.values = (torch.zeros(shape, dtype=spec.dtype, device=spec.device) for _ in range(3))
@@ -43,7 +45,7 @@ class Arena:
         self.position = np.zeros(capacity, np.int64)
         self.rotation.reserve(capacity)
         self.visible = np.zeros(capacity, bool)  # the same as `hidden`, for bookkeeping without touching tensors
-        self._free: list[Slots] = [range(capacity)]  # ascending, coalesced
+        self._free = [_Runs(range(frames)), _Runs(range(frames, capacity))]
 
     @property
     def nbytes(self) -> int:
@@ -52,30 +54,14 @@ class Arena:
 
     # --- slots ---
 
-    def allocate(self, count: int) -> Slots:
+    def allocate(self, count: int, *, gist: bool = False) -> Slots:
         """The first run of `count` free slots; still hidden. Raises ValueError if there is none."""
-        for at, run in enumerate(self._free):
-            if len(run) >= count:
-                slots = run[:count]
-                self._free[at : at + 1] = [run[count:]] if len(run) > count else []
-                return slots
-        raise ValueError(f"no run of {count} free slots in an arena of {self.capacity}: {self._free}")
+        return self._free[gist].take(count)
 
     def release(self, slots: Slots) -> None:
         """Hide and free `slots`."""
-        if not slots:
-            return
         self.hide(slots)
-        runs = sorted([*self._free, slots], key=lambda run: run.start)
-        merged = [runs[0]]
-        for run in runs[1:]:
-            if run.start < merged[-1].stop:
-                raise ValueError(f"slots {slots} are free already")
-            if run.start == merged[-1].stop:
-                merged[-1] = range(merged[-1].start, run.stop)
-            else:
-                merged.append(run)
-        self._free = merged
+        self._free[slots.start >= self._free[1].whole.start].give(slots)
 
     def show(self, slots: Slots) -> None:
         """What stands in `slots` may be attended to from now on."""
@@ -95,23 +81,27 @@ class Arena:
 
     @property
     def free_slots(self) -> int:
-        return sum(map(len, self._free))
+        return sum(len(run) for runs in self._free for run in runs.free)
 
     # --- contents ---
 
-    def put(self, slots: Slots, page: Page, first_position: int) -> None:
-        """Copy a page into `slots` at consecutive positions, and show it."""
+    def put(self, slots: Slots, keys: Tensor, values: Tensor, first_position: int) -> None:
+        """Copy keys (not rotated) and values, (L, Hk, n, d), into `slots` at consecutive positions, and show them."""
         at = slice(slots.start, slots.stop)
         self.position[at] = np.arange(first_position, first_position + len(slots))
-        self.raw[:, 0, :, at] = page.keys
-        self.values[:, 0, :, at] = page.values
+        self.raw[:, 0, :, at] = keys
+        self.values[:, 0, :, at] = values
         self.rotate(slots)
         self.show(slots)
 
-    def page(self, slots: Slots) -> Page:
+    def contents(self, slots: Slots) -> Page:
         """A copy of what stands in `slots`."""
         at = slice(slots.start, slots.stop)
         return Page(self.raw[:, 0, :, at].clone(), self.values[:, 0, :, at].clone())
+
+    def frame_bytes(self, slots: int) -> int:
+        """Bytes that a swap of `slots` slots copies: raw keys, rotated keys, values."""
+        return 3 * slots * self.raw[:, :, :, 0].numel() * self.raw.element_size()
 
     def rotate(self, slots: Slots) -> None:
         """Rotate the keys in `slots` to the positions these slots have."""
@@ -130,10 +120,41 @@ class Arena:
             self.rotate(range(self.reach))
         return at
 
-    def copy(self, spec: ModelSpec) -> Arena:
+    def copy(self) -> Arena:
         """An independent arena with the same contents."""
-        twin = Arena(spec, self.capacity)
-        for name in ("raw", "keys", "values", "hidden"):
-            getattr(twin, name).copy_(getattr(self, name))
-        twin.position, twin.visible, twin._free = self.position.copy(), self.visible.copy(), list(self._free)
+        twin = Arena.__new__(Arena)
+        tensors = {name: getattr(self, name).clone() for name in ("raw", "keys", "values", "hidden")}
+        arrays = {"position": self.position.copy(), "visible": self.visible.copy()}
+        twin.__dict__ = {**self.__dict__, **tensors, **arrays, "_free": [runs.copy() for runs in self._free]}
+        return twin
+
+
+class _Runs:
+    """The free slots of a region, as ascending runs that do not touch."""
+
+    def __init__(self, whole: Slots) -> None:
+        self.whole = whole
+        self.free: list[Slots] = [whole] if whole else []
+
+    def take(self, count: int) -> Slots:
+        for at, run in enumerate(self.free):
+            if len(run) >= count:
+                self.free[at : at + 1] = [run[count:]] if len(run) > count else []
+                return run[:count]
+        raise ValueError(f"no run of {count} free slots in {self.whole}: {self.free}")
+
+    def give(self, slots: Slots) -> None:
+        merged: list[Slots] = []
+        for run in sorted([*self.free, slots], key=lambda run: run.start):
+            if merged and run.start < merged[-1].stop:
+                raise ValueError(f"slots {slots} are free already")
+            if merged and run.start == merged[-1].stop:
+                merged[-1] = range(merged[-1].start, run.stop)
+            else:
+                merged.append(run)
+        self.free = merged
+
+    def copy(self) -> _Runs:
+        twin = _Runs(self.whole)
+        twin.free = list(self.free)
         return twin

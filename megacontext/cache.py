@@ -1,93 +1,97 @@
 """ContextCache: the KVCache whose contents follow a working context.
 
 A pass fills the open tail. Between passes `maintain` seals full blocks and, when a tick is due, refocuses:
-score -> plan -> apply -> page in -> report. Plans are values (context.py, focus/), contents are tensors (arena.py),
-history is the tree (tree/): this file only joins them, and is the only one that moves K/V.
-
-The batch is one conversation. Ownership of slots, by part of history:
-    [0, sealed)          entries: pages in `shown`, one frame of `block` slots each; gists in `gists`
-    [sealed, history)    the tail: the frames in `tail`, the last one partly filled
+score -> plan -> page in -> report. Plans are values (context.py, focus/), contents are slots (view.py, arena.py),
+history is the tree (tree/); this file only joins them. The batch is one conversation.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from time import perf_counter
 
 import torch
 from torch import Tensor
 
-from megacontext.arena import Arena, Slots
+from megacontext.arena import Slots
 from megacontext.config import MemoryConfig
 from megacontext.context import WorkingContext
-from megacontext.errors import BudgetError
+from megacontext.errors import BudgetError, ConfigError
 from megacontext.focus.allocator import FocusAllocator, Plan
+from megacontext.focus.attention_mass import AttentionMass
 from megacontext.focus.base import Moment, Scorer, Scores
 from megacontext.focus.scorers import make_scorer
+from megacontext.gist.top_token import TopTokenGist
 from megacontext.ring import Ring
-from megacontext.span import Grid, Span
+from megacontext.span import Grid
+from megacontext.telemetry.events import Tick
+from megacontext.telemetry.sinks import NullSink, Sink
+from megacontext.tick_report import TickTimes, report
 from megacontext.tree.memory_tree import MemoryTree
+from megacontext.view import View
 from nanochat.hook import BaseModel, CacheUsage, KVCache, KVView, Mark, ModelSpec, Stream
+from nanochat.kv_cache import DenseCache, NoCache
+
+
+def build_cache(spec: ModelSpec, config: MemoryConfig, *, sink: Sink | None = None) -> KVCache:
+    """The memory that `config.cache` names. Raises BudgetError or ConfigError for settings that cannot work."""
+    if config.cache == "none":
+        return NoCache(spec)
+    if config.cache == "full":
+        return DenseCache(spec)
+    if config.cache == "recency":
+        config = recency(config)
+    return ContextCache(spec, config, sink=sink)
+
+
+def recency(config: MemoryConfig) -> MemoryConfig:
+    """The same budget spent on the first blocks and the last tokens alone (StreamingLLM's way, arXiv 2309.17453)."""
+    newest = config.budget - (config.protect_first + 1) * config.block - config.read_chunk
+    alone = {"scorer": "recency", "far_blocks": 0, "prompt_blocks": 0, "recent_tokens": max(newest, 0)}
+    return config.model_copy(update={**alone, "reread_tokens": 0, "gist_slots": (0,) * len(config.gist_slots)})
+
 
 class ContextCache(KVCache):
-    """A budgeted view of all of history. See MemoryConfig for the settings."""
+    """A budgeted view of all of history. MemoryConfig says what the settings mean.
 
-    def __init__(self, spec: ModelSpec, config: MemoryConfig, scorer: Scorer | None = None) -> None:
+    scorer: instead of the one that `config.scorer` names, for evaluation. sink: receives tick, expand and collapse.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, config: MemoryConfig, scorer: Scorer | None = None, *, sink: Sink | None = None
+    ) -> None:
         self.spec, self.config = spec, config
+        self.sink: Sink = sink or NullSink()
         self.grid = Grid(config.block)
-        self.allocator = FocusAllocator(
-            protect_first=config.protect_first,
-            recent_tokens=config.recent_tokens,
-            far_blocks=config.far_blocks,
-            prompt_blocks=config.prompt_blocks,
-            fill=config.prompt_fill,
-            sharpness=config.prompt_sharpness,
-            expand_above=config.expand_above,
-            hysteresis=config.hysteresis,
-            cooldown=config.cooldown,
-            max_edits=config.max_edits,
-        )
-        self._custom_scorer = scorer
-        self._check_budget()
+        self.allocator = _allocator(config)
+        self._given_scorer = scorer
+        self._layer_index = {layer: i for i, layer in enumerate(spec.memory_layers)}
+        _check(spec, config)
         self.reset()
 
-    def _check_budget(self) -> None:
-        config = self.config
-        least = config.protect_first * config.block + config.recent_tokens + 2 * config.block
-        if config.budget < least:
-            raise BudgetError(
-                f"memory.budget {config.budget} cannot hold the {config.protect_first} protected blocks, "
-                f"{config.recent_tokens} recent tokens and two open blocks; set it to {least} or more, "
-                "or lower memory.recent_tokens"
-            )
-        if config.budget > self.spec.max_position:
-            raise BudgetError(
-                f"memory.budget {config.budget} is more than the {self.spec.max_position} positions the model was "
-                f"trained on; set it to {self.spec.max_position} or less"
-            )
-
     def reset(self) -> None:
-        config, block = self.config, self.config.block
+        config = self.config
         self.length, self.carry = 0, None
         self.context = WorkingContext(config.budget, self.grid, (0, *config.gist_slots))
-        self.tree = MemoryTree(self.grid)
-        self.scorer = self._custom_scorer.copy() if self._custom_scorer else self._make_scorer()
-        self.arena = Arena(self.spec, (config.budget // block + 2) * block)
-        self.rings = {i: Ring(self.spec, w) for i, w in enumerate(self.spec.windows) if self._has_ring(i, w)}
-        self.shown: dict[int, Slots] = {}  # by block number
-        self.tail: list[Slots] = []
-        self.vacant: list[int] = []  # first positions of frames that a page left
-        self.tick = self.next_position = self.since_tick = self._unobserved = 0
-        self._memory_index = {layer: i for i, layer in enumerate(self.spec.memory_layers)}
-        self._rows: slice | Tensor = slice(0, 0)
-        self._rewrite: Slots | None = None
-        self.answering = False  # from a prompt's end until the next text comes: what the prompt asked for stays in view
+        self.tree = MemoryTree(self.grid, TopTokenGist(), config.gist_slots)
+        self.scorer = self._given_scorer.copy() if self._given_scorer else self._make_scorer()
+        gist_room = config.budget if any(config.gist_slots) else 0
+        self.view = View(self.spec, config.block, config.budget, config.position_slack, config.protect_first, gist_room)
+        windowed = [i for i in range(self.spec.layers) if i not in self._layer_index]
+        self.rings = {i: Ring(self.spec, self.spec.windows[i] or 0) for i in windowed}
+        wants_mass = self.scorer.wants_attention or any(config.gist_slots)
+        self.mass = AttentionMass(self.spec, self.view.arena.capacity) if wants_mass else None
+        self.tick = self._since_tick = self._unobserved = 0
+        self.last_tick: Tick | None = None
+        self._rewrite: Slots | None = None  # while a pass computes again what stands in these slots
+        self._held: Scores | None = None  # while an answer runs: what its prompt asked for stays in view
+        self._open_pass([])
 
     def _make_scorer(self) -> Scorer:
-        return make_scorer(self.config.scorer, self.spec, block=self.config.block, seed=self.config.seed)
-
-    def _has_ring(self, layer: int, window: int | None) -> bool:
-        return window is not None and layer not in self.spec.memory_layers
+        config = self.config
+        return make_scorer(
+            config.scorer, self.spec, block=config.block, seed=config.seed, attention=config.attention_weight
+        )
 
     # --- a pass ---
 
@@ -96,237 +100,222 @@ class ContextCache(KVCache):
 
     def begin(self, stream: Stream) -> Tensor:
         if self._rewrite is not None:
-            return self._enter([self._rewrite])
-        rows = stream.rows
-        self.answering = self.answering and rows == 1
+            return self._open_pass([self._rewrite])
         if stream.x.shape[0] != 1:
             raise ValueError(f"a ContextCache holds one conversation, not a batch of {stream.x.shape[0]}")
         if stream.tokens is None:
             raise ValueError("a ContextCache needs the tokens of its rows: they are the truth that pages are made from")
+        rows = stream.rows
+        if rows > 1:
+            self._held = None  # more than one row is new text, not the answer
         if self.context.free < rows:
             self._refocus("budget", reserve=rows)
-        positions = self._enter(self._new_rows(rows))
+        if self.view.crowded(self.context, rows):
+            self.view.renumber(self.context, self._recent_start())
+        positions = self._open_pass(self.view.open_rows(self.context, rows))
         self.tree.append(stream.tokens[0].tolist())
         self.context = self.context.grow(rows)
         self.length += rows
         self._unobserved += rows
         return positions
 
-    def _new_rows(self, rows: int) -> list[Slots]:
-        """Slots with positions for `rows` new rows at the end of the tail."""
-        block, filled = self.config.block, self.context.tail
-        unused = self.next_position - self.context.slots
-        if unused > self.config.position_slack or self.next_position + rows > self.spec.max_position:
-            self._renumber()
-        while len(self.tail) * block < filled + rows:
-            self.tail.append(self.arena.allocate(block))
-        runs = self._tail_runs(filled, filled + rows)
+    def _open_pass(self, runs: Sequence[Slots]) -> Tensor:
+        """A pass whose rows go to these slots: what they see, how they turn. Returns positions (1, T)."""
+        arena = self.view.arena
         for run in runs:
-            self.arena.position[run.start : run.stop] = range(self.next_position, self.next_position + len(run))
-            self.next_position += len(run)
-        self.spec.rotation.reserve(self.next_position)
-        return runs
-
-    def _enter(self, runs: list[Slots]) -> Tensor:
-        """Open the pass on these slots: where its rows go, what they see, how they turn. Returns positions (1, T)."""
-        for run in runs:
-            self.arena.show(run)
-        self._rows, self._reach = self._index(runs), self.arena.reach
-        rows = sum(map(len, runs))
-        self._bias = self._mask(rows)
-        index = [slot for run in runs for slot in run]
-        positions = torch.from_numpy(self.arena.position[index]).to(self.spec.device)[None]
+            arena.show(run)
+        self._rows: slice | Tensor = self.view.rows_index(runs) if runs else slice(0, 0)
+        self._reach = arena.reach
+        self._bias = self.view.mask(sum(map(len, runs)), self._rows, self._reach) if runs else None
+        where = arena.position[[slot for run in runs for slot in run]]
+        positions = torch.from_numpy(where).to(self.spec.device)[None]
         self._angles = self.spec.rotation.at(positions)
         return positions
-
-    def _tail_runs(self, start: int, stop: int) -> list[Slots]:
-        """The slots of the tail's rows [start, stop), as runs."""
-        block, runs = self.config.block, []
-        for at, frame in enumerate(self.tail):
-            run = frame[max(start - at * block, 0) : max(stop - at * block, 0)]
-            if len(run):
-                runs.append(run)
-        return runs
-
-    def _index(self, runs: Sequence[Slots]) -> slice | Tensor:
-        """A slice where the runs are one, else a tensor of slots."""
-        if runs[-1].stop - runs[0].start == sum(map(len, runs)):
-            return slice(runs[0].start, runs[-1].stop)
-        return torch.tensor([slot for run in runs for slot in run], device=self.spec.device)
-
-    def _mask(self, rows: int) -> Tensor | None:
-        """None if the new rows are the last of a view without holes, else (rows, reach)."""
-        reach, at = self._reach, self._rows
-        last = isinstance(at, slice) and at.stop == reach
-        if last and self.arena.visible[:reach].all():
-            return None
-        if rows == 1:
-            return self.arena.hidden[:reach]
-        bias = self.arena.hidden[:reach].repeat(rows, 1)
-        bias[:, at] = torch.full((rows, rows), float("-inf"), dtype=bias.dtype, device=bias.device).triu_(1)
-        return bias
 
     def update(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> KVView:
         ring = self.rings.get(layer)
         if ring is not None:
             return ring.update(q, k, v)
-        at, arena, rotate = self._memory_index[layer], self.arena, self.spec.rotation.rotate
+        at, arena, rotate = self._layer_index[layer], self.view.arena, self.spec.rotation.rotate
         keys, values = arena.keys[at], arena.values[at]
-        arena.raw[at][:, :, self._rows] = k
-        keys[:, :, self._rows] = rotate(k, self._angles)
-        values[:, :, self._rows] = v
-        reach = self._reach
-        return KVView(rotate(q, self._angles), keys[:, :, :reach], values[:, :, :reach], self._bias)
+        arena.raw[at][:, :, self._rows] = k.to(keys.dtype)
+        keys[:, :, self._rows] = rotate(k, self._angles).to(keys.dtype)
+        values[:, :, self._rows] = v.to(values.dtype)
+        q = rotate(q, self._angles)
+        if self.mass is not None:
+            self.mass.note(at, q)
+        return KVView(q, keys[:, :, : self._reach], values[:, :, : self._reach], self._bias)
 
     # --- between passes ---
 
     def maintain(self, model: BaseModel, *, prompt: int = 0) -> None:
-        if self._unobserved:
-            self.scorer.observe(self.tree.tokens(self.length - self._unobserved, self.length), None)
-            self.since_tick += self._unobserved
-            self._unobserved = 0
+        self._observe()
         while self.context.tail >= self.config.block:
             self._seal()
         if prompt:
-            self.answering = True
-            self._refocus("prompt", prompt=max(prompt - 1, 1))
-            self._reread(model, prompt - 1)
-        elif self.since_tick >= self.config.tick_tokens and not self.answering:
-            self._refocus("text")
+            self._focus_on_prompt(model, max(prompt - 1, 1))
+        elif self.context.free < self._reserve:
+            self._refocus("budget", reserve=self._reserve, model=model)
+        elif self._held is None and self._since_tick >= self.config.tick_tokens:
+            self._refocus("text", reserve=self._reserve, model=model)
+
+    @property
+    def _reserve(self) -> int:
+        """Slots that must be free after a plan. `exact` also needs room for a chunk: it can only recompute here."""
+        return self.config.read_chunk if self.config.mode == "exact" else 1
+
+    def _observe(self) -> None:
+        if not self._unobserved:
+            return
+        self.scorer.observe(self.tree.tokens(self.length - self._unobserved, self.length))
+        if self.mass is not None:
+            self.mass.measure(self.view.arena)
+        self._since_tick += self._unobserved
+        self._unobserved = 0
 
     def _seal(self) -> None:
-        frame = self.tail.pop(0)
         number = self.context.sealed // self.config.block
-        page = self.arena.page(frame)
+        page = self.view.arena.contents(self.view.seal(number))
         self.tree.seal(page)
         self.scorer.seal(number, page)
-        self.shown[number] = frame
         self.context = self.context.seal(self.tick)
 
-    def _refocus(self, reason: str, *, reserve: int = 1, prompt: int = 0) -> None:
-        """The tick: score, plan, apply, page in, report."""
-        started = time.perf_counter()
+    def _refocus(self, reason: str, *, reserve: int, prompt: int = 0, model: BaseModel | None = None) -> None:
+        """The tick."""
+        times, before = TickTimes(perf_counter()), self.context
         scores = self._score(prompt)
-        scored = time.perf_counter()
-        plan = self.allocator.plan(self.context, scores, self.tick, reserve=reserve, sharp=bool(prompt))
-        planned = time.perf_counter()
-        self._page_in(plan)
-        if prompt and self.config.prompt_near:
-            self._renumber(prompt=prompt)
-        paged = time.perf_counter()
+        times.score = perf_counter()
+        sharp = self._held is not None or bool(prompt)
+        plan = self.allocator.plan(before, scores, self.tick, reserve=reserve, sharp=sharp)
+        times.plan = perf_counter()
+        moved = self._page_in(plan, prompt)
+        if self.config.mode == "exact" and plan.edits and model is not None:
+            self._recompute_all(model)
+        times.page = perf_counter()
+        self.last_tick = report(before, plan, scores, self.tick, reason, moved, times, self)
         self.tick += 1
-        self.since_tick = 0
-        self.times = (scored - started, planned - scored, paged - planned)
+        self._since_tick = 0
 
     def _score(self, prompt: int) -> Scores:
-        far_end = self.allocator.recent_start(self.context) // self.config.block
-        return self.scorer.score(Moment(self.context, self.arena, self.shown, self.tail, far_end, prompt))
+        if self._held is not None and not prompt:
+            return self._held
+        view = self.view
+        far_end = self._recent_start() // self.config.block
+        return self.scorer.score(
+            Moment(self.context, view.arena, view.pages, view.tail, far_end, prompt, self.mass, view.gists)
+        )
 
-    def _page_in(self, plan: Plan) -> None:
-        """Make the arena show what the plan says: leavers free their frames, newcomers take them."""
+    def _page_in(self, plan: Plan, prompt: int) -> int:
+        """Make the view show the plan. Returns pages copied."""
+        if any(self.config.gist_slots) and self.mass is not None:
+            self._fold_leavers(plan, self.mass)
         self.context = plan.context
-        if not plan.edits:
-            return
-        block = self.config.block
-        now = {e.start // block for e in plan.context.entries if e.level == 0}
-        for number in [n for n in self.shown if n not in now]:
-            frame = self.shown.pop(number)
-            self.vacant.append(int(self.arena.position[frame.start]))
-            self.arena.release(frame)
-        for number in sorted(now - self.shown.keys()):
-            frame = self.arena.allocate(block)
-            self.shown[number] = frame
-            if not self.vacant:
-                self._renumber(but=number)
-            self.arena.put(frame, self.tree.page(self.grid.page(number)), self.vacant.pop())
+        moved = self.view.follow(plan.context, self.tree, self._recent_start()) if plan.edits else 0
+        if prompt and self.config.prompt_near:
+            self.view.renumber(self.context, self._recent_start(), prompt=prompt)
+        return moved
 
-    # --- positions ---
+    def _fold_leavers(self, plan: Plan, mass: AttentionMass) -> None:
+        """Pages about to leave: now it is known what later text looked at, so their gists can be made."""
+        stay = {e.start // self.config.block for e in plan.context.entries if e.level == 0}
+        for number, frame in self.view.pages.items():
+            if number not in stay:
+                self.tree.fold(number, mass.total[:, :, frame.start : frame.stop])
+                mass.forget(frame)
 
-    def _renumber(self, but: int | None = None, prompt: int = 0) -> None:
-        """Compact positions: far pages in their order, then a frame for page `but`, then the rest in time order.
-
-        prompt: rows of a prompt that has just ended; the far pages then stand right before it.
-        """
-        block, position = self.config.block, self.arena.position
-        recent = self.allocator.recent_start(self.context) // block
-        near = (self.context.history - prompt) // block if prompt else recent
-        others = sorted(n for n in self.shown if n != but)
-        first = [n for n in others if n < self.config.protect_first]
-        far = [n for n in others if self.config.protect_first <= n < recent]
-        far.sort(key=lambda n: position[self.shown[n].start])
-        before = [n for n in others if recent <= n < near]
-        after = [n for n in others if n >= max(near, recent)]
-        far_frames = [self.shown[n] for n in far]
-        head = [self.shown[n] for n in (*first, *before)]
-        self.vacant = []
-        if but is not None:
-            far_frames.append(self.shown[but])
-            self.vacant = [sum(map(len, (*head, *far_frames[:-1])))]
-        order = [*head, *far_frames, *(self.shown[n] for n in after), *self._tail_runs(0, self.context.tail)]
-        self.next_position = self.arena.renumber(order)
+    def _recent_start(self) -> int:
+        return self.allocator.recent_start(self.context)
 
     # --- computing again ---
 
-    def _reread(self, model: BaseModel, prompt: int) -> None:
-        """Compute the newest tokens again, whole blocks of them, now that the view fits the prompt."""
-        wanted = min(prompt, self.config.reread_tokens) - self.context.tail
-        blocks = -(-max(wanted, 0) // self.config.block)
+    def _focus_on_prompt(self, model: BaseModel, rows: int) -> None:
+        """Few and sharp, before the answer's first token; then the prompt is read again under the view it asked for."""
+        self._held = None
+        self._refocus("prompt", reserve=max(self._reserve, 1), prompt=rows, model=model)
+        self._held = dict.fromkeys((page.start // self.config.block for page in self.far_pages), 1.0)
+        wanted = min(rows, self.config.reread_tokens)
+        if not wanted or self.config.mode == "exact":
+            return
         last = self.context.sealed // self.config.block
-        newest = range(max(last - blocks, self.config.protect_first), last)
+        count = -(-max(wanted - self.context.tail, 0) // self.config.block)
+        newest = range(max(last - count, self._recent_start() // self.config.block), last)
         self._recompute(model, newest)
         for number in newest:
-            self.tree.replace(self.grid.page(number), self.arena.page(self.shown[number]))
+            self.tree.replace(self.grid.page(number), self.view.arena.contents(self.view.pages[number]))
+
+    def _recompute_all(self, model: BaseModel) -> None:
+        """`exact`: everything in view, in the order of positions, as one text."""
+        self.view.renumber(self.context, self._recent_start())
+        position = self.view.arena.position
+        self._recompute(model, sorted(self.view.pages, key=lambda n: position[self.view.pages[n].start]))
 
     def _recompute(self, model: BaseModel, blocks: Sequence[int]) -> None:
         """Run the model over these blocks and the tail once more, in this order, each seeing what stands before it."""
         block, start = self.config.block, self.context.sealed
-        pieces = [(self.shown[n], self.tree.tokens(n * block, (n + 1) * block)) for n in blocks]
-        for at, run in enumerate(self._tail_runs(0, self.context.tail)):
-            pieces.append((run, self.tree.tokens(start + at * block, start + at * block + len(run))))
+        pieces = [(self.view.pages[n], n * block) for n in blocks]
+        pieces += [(run, start + i * block) for i, run in enumerate(self.view.tail_runs(0, self.context.tail))]
         if not pieces:
             return
-        first = blocks[0] * block if blocks else start
-        rows = sum(len(run) for run, _ in pieces)
         for ring in self.rings.values():
-            ring.truncate(rows)
+            ring.truncate(sum(len(run) for run, _ in pieces))
         for run, _ in pieces:
-            self.arena.hide(run)
-        if self.carry is not None and first:
-            self.carry = self._embed(model, self.tree.tokens(first - 1, first)).x
-        for run, tokens in pieces:
+            self.view.arena.hide(run)
+        first = pieces[0][1]
+        if self.carry is not None:
+            self.carry = self._embed(model, first - 1, first).x if first else None
+        for run, begin in pieces:
             self._rewrite = run
-            model.forward(self._embed(model, tokens), self)
+            model.forward(self._embed(model, begin, begin + len(run)), self)
         self._rewrite = None
 
-    def _embed(self, model: BaseModel, tokens: list[int]) -> Stream:
-        return model.embed(torch.tensor([tokens], device=self.spec.device))
+    def _embed(self, model: BaseModel, start: int, end: int) -> Stream:
+        return model.embed(torch.tensor([self.tree.tokens(start, end)], device=self.spec.device))
 
-    # --- the rest of the contract ---
+    # --- what can be asked ---
+
+    @property
+    def far_pages(self) -> list:
+        """The exact pages far from the tail, oldest first."""
+        return self.allocator.far_pages(self.context)
 
     @property
     def usage(self) -> CacheUsage:
+        mass = self.mass.nbytes if self.mass else 0
         rings = sum(ring.nbytes for ring in self.rings.values())
-        nbytes = self.arena.nbytes + self.tree.nbytes + self.scorer.nbytes + rings
+        nbytes = self.view.arena.nbytes + self.tree.nbytes + self.scorer.nbytes + rings + mass
         return CacheUsage(self.length, self.context.slots, self.context.slots, nbytes)
+
+    def stats(self) -> dict:
+        """The last tick's figures, under the names of telemetry/metrics.py."""
+        tick = self.last_tick
+        names = ("num_expand", "num_collapse", "swap_rate", "residency", "latency_ms")
+        known = {name: getattr(tick, name) for name in names if tick is not None and getattr(tick, name) is not None}
+        now = {
+            "history_tokens": self.context.history,
+            "working_budget": self.context.budget,
+            "active_slots": self.context.slots,
+            "utilization": round(self.context.slots / self.context.budget, 4),
+            "lod_counts": self.context.lod_counts(),
+            "resident_bytes": self.usage.nbytes,
+            "tick": self.tick,
+        }
+        return {**now, **known}
+
+    # --- the rest of the contract ---
 
     def rollback(self, mark: Mark) -> None:
         rows = self.length - mark.length
         if rows > self._unobserved:
             raise ValueError(f"cannot forget {rows} rows: a maintain came after {rows - self._unobserved} of them")
-        if not rows:
-            return
-        block, filled = self.config.block, self.context.tail - rows
-        for run in self._tail_runs(filled, self.context.tail):
-            self.arena.hide(run)
-        while len(self.tail) > -(-filled // block):
-            self.arena.release(self.tail.pop())
-        for ring in self.rings.values():
-            ring.truncate(rows)
-        self.tree.truncate(mark.length)
-        self.context = self.context.shrink(rows)
-        self.length, self.carry = mark.length, mark.carry
-        self.next_position -= rows
-        self._unobserved -= rows
+        if rows:
+            self.view.drop_rows(self.context.tail - rows, rows)
+            for ring in self.rings.values():
+                ring.truncate(rows)
+            self.tree.truncate(mark.length)
+            self.context = self.context.shrink(rows)
+            self.length = mark.length
+            self._unobserved -= rows
+        self.carry = mark.carry
 
     def fork(self, batch: int = 1) -> ContextCache:
         if batch != 1:
@@ -334,12 +323,47 @@ class ContextCache(KVCache):
         twin = ContextCache.__new__(ContextCache)
         twin.__dict__ = {
             **self.__dict__,
-            "arena": self.arena.copy(self.spec),
+            "view": self.view.copy(),
             "tree": self.tree.copy(),
             "scorer": self.scorer.copy(),
-            "rings": {i: ring.copy(self.spec) for i, ring in self.rings.items()},
-            "shown": dict(self.shown),
-            "tail": list(self.tail),
-            "vacant": list(self.vacant),
+            "rings": {i: ring.copy() for i, ring in self.rings.items()},
+            "mass": self.mass.copy() if self.mass else None,
         }
         return twin
+
+
+def _allocator(config: MemoryConfig) -> FocusAllocator:
+    return FocusAllocator(
+        protect_first=config.protect_first,
+        recent_tokens=config.recent_tokens,
+        far_blocks=config.far_blocks,
+        prompt_blocks=config.prompt_blocks,
+        expand_above=config.expand_above,
+        hysteresis=config.hysteresis,
+        cooldown=config.cooldown,
+        max_edits=config.max_edits,
+        gist_budget=config.gist_budget,
+        fill=config.prompt_fill,
+        sharpness=config.prompt_sharpness,
+    )
+
+
+def _check(spec: ModelSpec, config: MemoryConfig) -> None:
+    """Settings that cannot work, before anything is read."""
+    # At worst the tail is a block less one, the recent part begins inside a block, and a chunk comes.
+    least = (config.protect_first + 2) * config.block + config.recent_tokens + config.read_chunk - 2
+    if config.budget < least:
+        raise BudgetError(
+            f"memory.budget {config.budget} cannot hold {config.protect_first} protected blocks, "
+            f"{config.recent_tokens} recent tokens, the open block and {config.read_chunk} new tokens; set it to {least} or more, or lower "
+            "memory.recent_tokens"
+        )
+    if config.budget > spec.max_position:
+        raise BudgetError(
+            f"memory.budget {config.budget} is more than the {spec.max_position} positions the model was trained on; "
+            f"set it to {spec.max_position} or less"
+        )
+    if not spec.relocatable:
+        raise ConfigError(f"memory.cache megacontext cannot move the keys of a {spec.family} model yet; use full")
+    if config.mode == "exact" and (any(config.gist_slots) or len(spec.memory_layers) < spec.layers):
+        raise ConfigError("memory.mode exact recomputes tokens: it needs gist_slots of 0 and no layer with a window")

@@ -80,6 +80,10 @@ class MemoryConfig(Section):
     """Tokens of one pass while reading."""
     gist_slots: tuple[int, ...] = (0, 0, 0, 0)
     """Slots of a gist per level, from level 1."""
+    gist_budget: Annotated[int, Field(ge=0)] = 256
+    """Slots that gists may take before complete groups of them fold into their parent."""
+    attention_weight: Annotated[float, Field(ge=0)] = 0.0
+    """What the attention that a page receives weighs in the mix while text flows; 0 spares its measurement."""
     scorer: Literal["mix", "lexical", "semantic", "attention", "recency", "random"] = "mix"
     """What decides which blocks deserve detail."""
     seed: int = 0

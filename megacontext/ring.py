@@ -72,7 +72,7 @@ class Ring:
         """Forget the newest `rows` rows."""
         self.length -= rows
 
-    def copy(self, spec: ModelSpec) -> Ring:
+    def copy(self) -> Ring:
         """An independent ring with the same rows."""
         twin = Ring.__new__(Ring)
         twin.__dict__ = {**self.__dict__, **{n: getattr(self, n).clone() for n in ("raw", "keys", "values")}}

@@ -99,7 +99,7 @@ class FocusAllocator:
             if page in in_view:
                 continue
             path = work.path(page)
-            work, edits = work.apply(path, now), edits + path
+            work, edits = work.apply(path, now), [*edits, *path]
         work, edits = self._squeeze(work, edits, reserve, now)
         return Plan(tuple(edits), work, tuple(refused), tuple(p for p in drop if p in held))
 
@@ -108,8 +108,8 @@ class FocusAllocator:
         fixed = context.slots - block * len(pages)
         if fixed + reserve > context.budget:
             raise BudgetError(
-                f"a budget of {context.budget} slots cannot hold the protected ends and the coarsest tiling: "
-                f"{fixed} slots in view and {reserve} for the next tokens; set memory.budget to {fixed + reserve} or more"
+                f"a budget of {context.budget} slots cannot hold the protected ends and the coarsest tiling: {fixed} "
+                f"slots in view and {reserve} for the next tokens; set memory.budget to {fixed + reserve} or more"
             )
         return (context.budget - reserve - fixed) // block
 
@@ -188,8 +188,8 @@ class FocusAllocator:
                     break
                 need = self.required(work) + reserve
                 raise BudgetError(
-                    f"a budget of {work.budget} slots cannot hold the protected ends, the coarsest tiling and {reserve} "
-                    f"slots for the next tokens; set memory.budget to {need} or more"
+                    f"a budget of {work.budget} slots cannot hold the protected ends, the coarsest tiling and "
+                    f"{reserve} slots for the next tokens; set memory.budget to {need} or more"
                 )
             if isinstance(edit, Collapse) and edit.span.level == 1 and work.free >= reserve:
                 break  # only over the gists' own budget, and no group left to fold

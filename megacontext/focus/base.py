@@ -7,13 +7,13 @@ answers `score` from that index alone: it never visits all of history.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
-
-from torch import Tensor
 
 from megacontext.arena import Arena, Page, Slots
 from megacontext.context import WorkingContext
+from megacontext.focus.attention_mass import AttentionMass
+from megacontext.span import Span
 
 Scores = dict[int, float]  # by block number, in [-1, 1]: + deserves detail, - can spare it; a missing one is 0
 
@@ -22,24 +22,27 @@ class Moment(NamedTuple):
     """What a scorer may look at when asked. shown: where the pages in view stand, by block number.
 
     tail: slots of the open tail, in order. far_end: blocks from here on are recent and in view anyway. prompt: rows of
-    the prompt that has just ended, 0 while text flows.
+    the prompt that has just ended, 0 while text flows. mass: attention received, if somebody wants it. gists: where
+    the gists in view stand.
     """
 
     context: WorkingContext
     arena: Arena
-    shown: dict[int, Slots]
+    shown: Mapping[int, Slots]
     tail: Sequence[Slots]
     far_end: int
     prompt: int = 0
+    mass: AttentionMass | None = None
+    gists: Mapping[Span, Slots] = {}
 
 
 class Scorer(ABC):
     """Answers for itself: `nbytes` counts its index, `copy` is deep where it must be."""
 
-    def observe(self, tokens: Sequence[int], queries: Tensor | None) -> None:  # noqa: B027 - optional
-        """A pass brought `tokens`. queries: (L, H, n, d) rotated queries of its last rows, if `wants_queries`."""
+    wants_attention: bool = False  # whether the cache must measure attention mass for it
 
-    wants_queries: bool = False
+    def observe(self, tokens: Sequence[int]) -> None:  # noqa: B027 - optional
+        """A pass brought `tokens`."""
 
     def seal(self, block: int, page: Page) -> None:  # noqa: B027 - optional
         """Block number `block` is complete; `page` is its exact K/V."""

@@ -95,7 +95,7 @@ class LexicalScorer(Scorer):
         self.kernel = flowing_kernel(window)
         self.half, self.prompt_half, self.window = half, prompt_half, window
 
-    def observe(self, tokens: Sequence[int], queries: Tensor | None) -> None:
+    def observe(self, tokens: Sequence[int]) -> None:
         self.index.add(tokens)
 
     def score(self, moment: Moment) -> Scores:
@@ -166,6 +166,35 @@ class SemanticScorer(Scorer):
         return twin
 
 
+class AttentionScorer(Scorer):
+    """The largest mass that any head of any layer gives to a page in view, or to the gist that stands for a block.
+
+    It can only judge what is in view: without gists it decides which pages may stay, not which should come.
+    """
+
+    wants_attention = True
+
+    def __init__(self, block: int) -> None:
+        self.block = block
+
+    def score(self, moment: Moment) -> Scores:
+        if moment.mass is None:
+            return {}
+        numbers = [n for n in moment.shown if n < moment.far_end]
+        frames = [moment.shown[n] for n in numbers]
+        leaves = [span for span in moment.gists if span.level == 1]
+        if leaves:
+            width = len(moment.gists[leaves[0]])
+            numbers += [span.start // self.block for span in leaves]
+            gists = moment.mass.page_masses([moment.gists[span] for span in leaves]) if width else torch.zeros(0)
+        masses = moment.mass.page_masses(frames).tolist() if frames else []
+        masses += gists.tolist() if leaves else []
+        return dict(zip(numbers, masses, strict=True))
+
+    def copy(self) -> AttentionScorer:
+        return self
+
+
 def prompt_values(moment: Moment) -> Tensor:
     """(L, Hk, n, d): values of the prompt's rows, as far as they are still at the end of the view."""
     context, block = moment.context, moment.context.grid.block
@@ -182,18 +211,21 @@ def prompt_values(moment: Moment) -> Tensor:
 
 
 class MixScorer(Scorer):
-    """The default: words first, meaning for what words leave open.
+    """The default: words first, meaning for what words leave open, attention for what may stay.
 
-    While text flows the lexical votes decide. At a prompt's end their best score says how sure they are; the semantic
-    scores weigh what is left to 1.
+    While text flows the lexical votes decide, plus `attention` times the mass that a page in view receives. At a
+    prompt's end the best lexical score says how sure the words are; the semantic scores weigh what is left to 1.
     """
 
-    def __init__(self, lexical: Scorer, semantic: Scorer) -> None:
-        self.lexical, self.semantic = lexical, semantic
+    def __init__(
+        self, lexical: Scorer, semantic: Scorer, attending: Scorer | None = None, attention: float = 0.0
+    ) -> None:
+        self.lexical, self.semantic, self.attending, self.attention = lexical, semantic, attending, attention
+        self.wants_attention = attending is not None and attention > 0
 
-    def observe(self, tokens: Sequence[int], queries: Tensor | None) -> None:
-        self.lexical.observe(tokens, queries)
-        self.semantic.observe(tokens, queries)
+    def observe(self, tokens: Sequence[int]) -> None:
+        self.lexical.observe(tokens)
+        self.semantic.observe(tokens)
 
     def seal(self, block: int, page: Page) -> None:
         self.lexical.seal(block, page)
@@ -201,24 +233,29 @@ class MixScorer(Scorer):
 
     def score(self, moment: Moment) -> Scores:
         words = self.lexical.score(moment)
-        if not moment.prompt:
-            return words
-        open_share = 1.0 - max(words.values(), default=0.0)
-        total = dict(words)
-        for block, score in self.semantic.score(moment).items():
-            total[block] = total.get(block, 0.0) + open_share * score
-        return total
+        if moment.prompt:
+            return _sum(words, self.semantic.score(moment), 1.0 - max(words.values(), default=0.0))
+        if self.attending is not None and self.wants_attention:
+            return _sum(words, self.attending.score(moment), self.attention)
+        return words
 
     @property
     def nbytes(self) -> int:
         return self.lexical.nbytes + self.semantic.nbytes
 
     def copy(self) -> MixScorer:
-        return MixScorer(self.lexical.copy(), self.semantic.copy())
+        return MixScorer(self.lexical.copy(), self.semantic.copy(), self.attending, self.attention)
 
 
-def make_scorer(name: str, spec: ModelSpec, *, block: int, seed: int = 0) -> Scorer:
-    """The scorer called `name`. Raises ValueError, naming those there are."""
+def _sum(scores: Scores, others: Scores, weight: float) -> Scores:
+    total = dict(scores)
+    for block, score in others.items():
+        total[block] = total.get(block, 0.0) + weight * score
+    return total
+
+
+def make_scorer(name: str, spec: ModelSpec, *, block: int, seed: int = 0, attention: float = 0.0) -> Scorer:
+    """The scorer called `name`; attention: its weight in the mix. Raises ValueError, naming those there are."""
     if name == "recency":
         return RecencyScorer()
     if name == "random":
@@ -227,6 +264,8 @@ def make_scorer(name: str, spec: ModelSpec, *, block: int, seed: int = 0) -> Sco
         return LexicalScorer(block)
     if name == "semantic":
         return SemanticScorer(spec)
+    if name == "attention":
+        return AttentionScorer(block)
     if name == "mix":
-        return MixScorer(LexicalScorer(block), SemanticScorer(spec))
+        return MixScorer(LexicalScorer(block), SemanticScorer(spec), AttentionScorer(block), attention)
     raise ValueError(f"no scorer {name!r}; there are mix, lexical, semantic, attention, recency, random")

@@ -8,15 +8,23 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from megacontext.arena import Page
+from megacontext.gist.base import Gist, GistMaker
 from megacontext.span import Grid, Span
 
 
 class MemoryTree:
-    """tokens: all of history, the open tail included. Pages exist for sealed blocks."""
+    """tokens: all of history, the open tail included. Pages exist for sealed blocks, gists where one was asked for.
 
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
+    slots: of a gist, per level from level 1.
+    """
+
+    def __init__(self, grid: Grid, maker: GistMaker, slots: Sequence[int] = ()) -> None:
+        self.grid, self.maker, self.slots = grid, maker, tuple(slots)
+        self._gists: dict[Span, Gist] = {}
+        self._derived_bytes = 0  # pages and gists
         self._tokens = array("q")
         self._pages: list[Page] = []
 
@@ -35,6 +43,7 @@ class MemoryTree:
         if self.sealed + self.grid.block > len(self._tokens):
             raise ValueError(f"no {self.grid.block} tokens to seal at {self.sealed} of {len(self._tokens)}")
         self._pages.append(page)
+        self._derived_bytes += page.nbytes
 
     def replace(self, span: Span, page: Page) -> None:
         """A page that was computed again, with more in view."""
@@ -59,14 +68,33 @@ class MemoryTree:
             raise ValueError(f"{span} is a gist: it has no page")
         return self._pages[span.start // self.grid.block]
 
+    def fold(self, number: int, mass: Tensor) -> None:
+        """Make the gist of block `number`, whose tokens received attention `mass` (L, Hk, n). A first one stays."""
+        node = self.grid.node(1, number * self.grid.block)
+        if node not in self._gists:
+            self._keep(node, self.maker.of_page(self._pages[number], mass, self.slots[0]))
+
+    def gist(self, span: Span) -> Gist:
+        """The gist of a node; a parent's is made of its children's. Raises KeyError for a block never folded."""
+        if span not in self._gists:
+            if span.level <= 1:
+                raise KeyError(f"{span} has no gist: it was never folded")
+            children = [self.gist(child) for child in self.grid.children(span)]
+            self._keep(span, self.maker.of_gists(children, self.slots[span.level - 1]))
+        return self._gists[span]
+
+    def _keep(self, span: Span, gist: Gist) -> None:
+        self._gists[span] = gist
+        self._derived_bytes += gist.nbytes
+
     @property
     def nbytes(self) -> int:
-        """Bytes that tokens and pages take."""
-        page = self._pages[0].nbytes if self._pages else 0
-        return self._tokens.itemsize * len(self._tokens) + page * len(self._pages)
+        """Bytes that tokens, pages and gists take."""
+        return self._tokens.itemsize * len(self._tokens) + self._derived_bytes
 
     def copy(self) -> MemoryTree:
-        """An independent tree; the pages, which never change, are shared."""
-        twin = MemoryTree(self.grid)
-        twin._tokens, twin._pages = self._tokens[:], self._pages.copy()
+        """An independent tree; pages and gists, which never change, are shared."""
+        twin = MemoryTree(self.grid, self.maker, self.slots)
+        twin._tokens, twin._pages, twin._gists = self._tokens[:], self._pages.copy(), self._gists.copy()
+        twin._derived_bytes = self._derived_bytes
         return twin

@@ -1,0 +1,177 @@
+"""View: which slots of the arena hold which part of history, and at which positions.
+
+Ownership of slots, by part of history:
+    [0, sealed)          a page stands in `pages[block]`, a frame of `block` slots; a gist in `gists[span]`
+    [sealed, history)    the tail: the frames in `tail`, the last one partly filled
+    elsewhere            free, and hidden
+
+A frame that a page left keeps its positions (`vacant`) for the next newcomer, so a swap moves nothing else. When too
+many positions lie unused, or the model's last one comes near, all are numbered anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from megacontext.arena import Arena, Slots
+from megacontext.context import WorkingContext
+from megacontext.span import Span
+from megacontext.tree.memory_tree import MemoryTree
+from nanochat.hook import ModelSpec
+
+
+class View:
+    """The arena as a working context sees it. Knows nothing of scores, plans and models."""
+
+    def __init__(
+        self, spec: ModelSpec, block: int, budget: int, slack: int, protect_first: int, gist_room: int
+    ) -> None:
+        self.spec, self.block, self.slack, self.protect_first = spec, block, slack, protect_first
+        frames = budget // block + 2
+        self.arena = Arena(spec, frames * block, gist_room)
+        self.pages: dict[int, Slots] = {}  # by block number
+        self.gists: dict[Span, Slots] = {}
+        self.tail: list[Slots] = []
+        self.vacant: list[int] = []  # first positions of frames that a page left
+        self.next_position = 0
+
+    # --- the tail ---
+
+    def open_rows(self, context: WorkingContext, rows: int) -> list[Slots]:
+        """Slots, with positions, for `rows` new rows at the end of the tail."""
+        filled = context.tail
+        while len(self.tail) * self.block < filled + rows:
+            self.tail.append(self.arena.allocate(self.block))
+        runs = self.tail_runs(filled, filled + rows)
+        for run in runs:
+            self.arena.position[run.start : run.stop] = range(self.next_position, self.next_position + len(run))
+            self.next_position += len(run)
+        self.spec.rotation.reserve(self.next_position)
+        return runs
+
+    def tail_runs(self, start: int, stop: int) -> list[Slots]:
+        """The slots of the tail's rows [start, stop), as runs."""
+        runs = []
+        for at, frame in enumerate(self.tail):
+            run = frame[max(start - at * self.block, 0) : max(stop - at * self.block, 0)]
+            if len(run):
+                runs.append(run)
+        return runs
+
+    def seal(self, number: int) -> Slots:
+        """The tail's first frame is complete: it becomes block `number`, where it stands."""
+        self.pages[number] = self.tail.pop(0)
+        return self.pages[number]
+
+    def drop_rows(self, filled: int, rows: int) -> None:
+        """Forget the tail's newest rows, so that `filled` are left."""
+        for run in self.tail_runs(filled, filled + rows):
+            self.arena.hide(run)
+        while len(self.tail) > -(-filled // self.block):
+            self.arena.release(self.tail.pop())
+        self.next_position -= rows
+
+    # --- what a pass sees ---
+
+    def rows_index(self, runs: Sequence[Slots]) -> slice | Tensor:
+        """A slice where the runs are one, else a tensor of slots."""
+        if runs[-1].stop - runs[0].start == sum(map(len, runs)):
+            return slice(runs[0].start, runs[-1].stop)
+        return torch.tensor([slot for run in runs for slot in run], device=self.spec.device)
+
+    def mask(self, rows: int, at: slice | Tensor, reach: int) -> Tensor | None:
+        """Bias (rows, reach) of new rows in slots `at`; None if they are the last of a view without holes."""
+        last = isinstance(at, slice) and at.stop == reach
+        if last and self.arena.visible[:reach].all():
+            return None
+        if rows == 1:
+            return self.arena.hidden[:reach]
+        bias = self.arena.hidden[:reach].repeat(rows, 1)
+        bias[:, at] = torch.full((rows, rows), float("-inf"), dtype=bias.dtype, device=bias.device).triu_(1)
+        return bias
+
+    # --- following a working context ---
+
+    def follow(self, context: WorkingContext, tree: MemoryTree, recent_start: int) -> int:
+        """Show what `context` says: leavers free their slots, newcomers take them. Returns the pages copied in."""
+        wanted = {e.start // self.block for e in context.entries if e.level == 0}
+        for number in [n for n in self.pages if n not in wanted]:
+            frame = self.pages.pop(number)
+            self.vacant.append(int(self.arena.position[frame.start]))
+            self.arena.release(frame)
+        self._follow_gists(context, tree)
+        newcomers = sorted(wanted - self.pages.keys())
+        for number in newcomers:
+            self.pages[number] = frame = self.arena.allocate(self.block)
+            if not self.vacant:
+                self.renumber(context, recent_start, newcomer=number)
+            page = tree.page(Span(number * self.block, (number + 1) * self.block, 0))
+            self.arena.put(frame, page.keys, page.values, self.vacant.pop())
+        return len(newcomers)
+
+    def _follow_gists(self, context: WorkingContext, tree: MemoryTree) -> None:
+        if not any(context.costs[1:]):
+            return
+        wanted = {e for e in context.entries if e.level and context.costs[e.level]}
+        for span in [s for s in self.gists if s not in wanted]:
+            self.arena.release(self.gists.pop(span))
+        for span in sorted(wanted - self.gists.keys()):
+            gist = tree.gist(span)
+            self.gists[span] = slots = self.arena.allocate(context.costs[span.level], gist=True)
+            # All gists sit where the first blocks end: one constant place, far away, as InfLLM's distant blocks.
+            self.arena.put(slots, gist.keys, gist.values, self.protect_first * self.block)
+
+    # --- positions ---
+
+    def crowded(self, context: WorkingContext, rows: int) -> bool:
+        """Whether positions should be numbered anew before `rows` more rows come."""
+        unused = self.next_position - context.slots
+        return unused > self.slack or self.next_position + rows > self.spec.max_position
+
+    def renumber(
+        self, context: WorkingContext, recent_start: int, *, newcomer: int | None = None, prompt: int = 0
+    ) -> None:
+        """Compact positions: first blocks, far pages in their order (then frame `newcomer`), the rest in time order.
+
+        prompt: rows of a prompt that has just ended; then the far pages stand right before it, after the recent text.
+        """
+        block, position = self.block, self.arena.position
+        recent = recent_start // block
+        turn = max(recent, (context.history - prompt) // block) if prompt else recent
+        others = sorted(n for n in self.pages if n != newcomer)
+        first = [n for n in others if n < self.protect_first]
+        far = [n for n in others if self.protect_first <= n < recent]
+        far.sort(key=lambda n: position[self.pages[n].start])
+        before = [*first, *(n for n in others if recent <= n < turn)] if prompt else first
+        after = [n for n in others if n >= turn]
+        order = [self.pages[n] for n in (*before, *far)]
+        self.vacant = []
+        if newcomer is not None:
+            self.vacant = [sum(map(len, order))]
+            order.append(self.pages[newcomer])
+        order += [self.pages[n] for n in after]
+        self.next_position = self.arena.renumber([*order, *self.tail_runs(0, context.tail)])
+
+    def check(self, context: WorkingContext) -> None:
+        """The integrity of slots: free and held must add up. Raises AssertionError, showing all."""
+        frames = sum(map(len, (*self.pages.values(), *self.tail)))
+        gists = sum(map(len, self.gists.values()))
+        total = frames + gists + self.arena.free_slots
+        assert total == self.arena.capacity, f"{frames} in frames + {gists} in gists + {self.arena.free_slots} free"
+        assert self.arena.visible.sum() == context.slots, f"{self.arena.visible.sum()} visible, {context.slots} in view"
+
+    def copy(self) -> View:
+        """An independent view of the same."""
+        twin = View.__new__(View)
+        twin.__dict__ = {
+            **self.__dict__,
+            "arena": self.arena.copy(),
+            "pages": dict(self.pages),
+            "gists": dict(self.gists),
+            "tail": list(self.tail),
+            "vacant": list(self.vacant),
+        }
+        return twin
