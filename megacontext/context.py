@@ -58,8 +58,8 @@ class WorkingContext:
 
     def __post_init__(self) -> None:
         if self._entry_slots < 0:
+            self._check_tiling()
             object.__setattr__(self, "_entry_slots", sum(map(self.cost, self.entries)))
-            self.check()
 
     # --- what can be asked ---
 
@@ -113,7 +113,7 @@ class WorkingContext:
 
     def foldable(self, parent: Span) -> bool:
         """Whether Collapse(parent) is legal: its children, all of them and nothing else, are in view."""
-        if not 0 < parent.level <= self.levels or not 0 <= parent.start < parent.end <= self.sealed:
+        if not 0 < parent.level <= self.levels or not self.grid.on_grid(parent) or parent.end > self.sealed:
             return False
         at = self.index(parent.start)
         count = 1 if parent.level == 1 else self.grid.fanout
@@ -153,13 +153,15 @@ class WorkingContext:
     def _replacement(self, entries: Sequence[Span], edit: Edit) -> tuple[int, int, Sequence[Span]]:
         """(index, count, new entries) of one edit; the local half of L1 and L3."""
         span = edit.span
+        if not 0 < span.level <= self.levels or not self.grid.on_grid(span):
+            raise LawError(f"L3: {span} is no gist of the grid with {self.levels} levels")
         at = bisect_right(entries, span.start, key=_start) - 1
         if isinstance(edit, Expand):
             if at < 0 or entries[at] != span:
                 raise LawError(f"cannot expand {span}: it is not in view")
             return at, 1, self.grid.children(span)
         children = self.grid.children(span)
-        if span.level > self.levels or tuple(entries[at : at + len(children)]) != children:
+        if at < 0 or tuple(entries[at : at + len(children)]) != children:
             raise LawError(f"cannot collapse into {span}: its children are not all in view")
         return at, len(children), (span,)
 
@@ -170,6 +172,11 @@ class WorkingContext:
 
     def check(self) -> None:
         """L1, L3 and the bookkeeping, from scratch; L2 is `check_budget`, which a plan must satisfy."""
+        self._check_tiling()
+        if self._entry_slots != sum(map(self.cost, self.entries)):
+            raise LawError(f"slots {self._entry_slots} differ from the entries' {sum(map(self.cost, self.entries))}")
+
+    def _check_tiling(self) -> None:
         if len(self.entries) != len(self.since):
             raise LawError(f"{len(self.entries)} entries but {len(self.since)} ages")
         end = 0
@@ -181,8 +188,6 @@ class WorkingContext:
             end = entry.end
         if self.tail < 0:
             raise LawError(f"L1: a tail of {self.tail} tokens")
-        if self._entry_slots != sum(map(self.cost, self.entries)):
-            raise LawError(f"slots {self._entry_slots} differ from the entries' {sum(map(self.cost, self.entries))}")
 
     def check_budget(self) -> None:
         """L2."""
