@@ -56,7 +56,7 @@ def _edit_event(
     kind = events.Collapse if folds else events.Expand
     fine, coarse = span.level - 1, span.level
     score = scores.get(span.start // block) if span.level == 1 else None
-    forced = folds and any(page.start == span.start for page in plan.forced)
+    forced = folds and span.level == 1 and any(page.start == span.start for page in plan.forced)
     return kind(
         tick=tick,
         start=span.start,

@@ -73,7 +73,10 @@ class FocusAllocator:
 
     def required(self, context: WorkingContext) -> int:
         """Slots that the least context takes: protected ends and the coarsest tiling of the rest."""
-        return context.slots - sum(e.end - e.start for e in self.far_pages(context))
+        work = context.apply([Collapse(context.grid.parent(page)) for page in self.far_pages(context)], 0)
+        while (fold := self._oldest_fold(work)) is not None:
+            work = work.apply([fold], 0)
+        return work.slots
 
     # --- the plan ---
 
@@ -82,13 +85,14 @@ class FocusAllocator:
     ) -> Plan:
         """The next context, with at least `reserve` free slots. scores: by block number; a missing one is 0.
 
-        sharp: a prompt has just ended. Raises BudgetError, with the number that would do, if the protected ends and
-        the coarsest tiling do not fit.
+        sharp: a prompt has just ended; it makes no choice where all of history fits (L9). Raises BudgetError, with the
+        number that would do, if the protected ends and the coarsest tiling do not fit.
         """
         pages = self.far_pages(context)
+        sharp = sharp and context.history + reserve > context.budget
         places = self._places(context, pages, reserve)
-        chosen, refused = self._choose(context, scores, now, places, sharp)
         held = {p for p in pages if self._held(context, p, now)}
+        chosen, refused = self._choose(context, scores, now, places, sharp, held)
         keep = self._keep(pages, chosen, held, places, sharp)
         drop = [page for page in pages if page not in keep]
         edits: list[Edit] = [Collapse(context.grid.parent(page)) for page in drop]
@@ -101,25 +105,37 @@ class FocusAllocator:
             path = work.path(page)
             work, edits = work.apply(path, now), [*edits, *path]
         work, edits = self._squeeze(work, edits, reserve, now)
-        return Plan(tuple(edits), work, tuple(refused), tuple(p for p in drop if p in held))
+        left = held.difference(work.entries)
+        return Plan(tuple(edits), work, tuple(refused), tuple(sorted(left)))
 
     def _places(self, context: WorkingContext, pages: list[Span], reserve: int) -> int:
         block = context.grid.block
         fixed = context.slots - block * len(pages)
         if fixed + reserve > context.budget:
+            self._check_least(context, reserve)  # gists may still fold
+        return max(context.budget - reserve - fixed, 0) // block
+
+    def _check_least(self, context: WorkingContext, reserve: int) -> None:
+        least = self.required(context)
+        if least + reserve > context.budget:
             raise BudgetError(
-                f"a budget of {context.budget} slots cannot hold the protected ends and the coarsest tiling: {fixed} "
-                f"slots in view and {reserve} for the next tokens; set memory.budget to {fixed + reserve} or more"
+                f"a budget of {context.budget} slots cannot hold the protected ends and the coarsest tiling, {least} "
+                f"slots, and {reserve} for the next tokens; set memory.budget to {least + reserve} or more"
             )
-        return (context.budget - reserve - fixed) // block
 
     def _held(self, context: WorkingContext, page: Span, now: int) -> bool:
         return self.cooldown > 0 and now - context.since[context.index(page.start)] < self.cooldown
 
     def _choose(
-        self, context: WorkingContext, scores: Mapping[int, float], now: int, places: int, sharp: bool
+        self,
+        context: WorkingContext,
+        scores: Mapping[int, float],
+        now: int,
+        places: int,
+        sharp: bool,
+        held: set[Span],
     ) -> tuple[list[Span], list[Refusal]]:
-        """The scored far blocks that get a place, best first."""
+        """The scored far blocks that get a place, best first. While text flows, none takes the place of a held one."""
         low, high = self.first_end(context), self.recent_start(context)
         block = context.grid.block
         ranked = []
@@ -144,21 +160,21 @@ class FocusAllocator:
                 refused.append(Refusal(page, "max_edits"))
             elif entry.level and not sharp and self._held(context, page, now):
                 refused.append(Refusal(page, "cooldown"))
+            elif entry.level and not sharp and len(held.union(chosen)) >= places:
+                refused.append(Refusal(page, "no place"))
             else:
                 newcomers += entry.level > 0
                 chosen.append(page)
         return chosen, refused
 
     def _keep(self, pages: list[Span], chosen: list[Span], held: set[Span], places: int, sharp: bool) -> set[Span]:
-        """The far pages that stay: the chosen ones, then those on hold, then the newest that still fit."""
-        keep = set(chosen)
+        """The far pages that stay: those on hold and the chosen ones (first when a prompt ends), then the newest."""
         if sharp and not self.fill:
-            return keep
-        for page in sorted(pages, key=lambda p: (p in held, p.start), reverse=True):
-            if len(keep) >= places:
-                break
-            keep.add(page)
-        return keep
+            return set(chosen)
+        newest = sorted(pages, key=lambda p: p.start, reverse=True)
+        hold = [page for page in newest if page in held]
+        order = [*chosen, *hold, *newest] if sharp else [*hold, *chosen, *newest]
+        return set(list(dict.fromkeys(order))[:places])
 
     def _fold(
         self, work: WorkingContext, collapsed: list[Span], edits: list[Edit], now: int
@@ -184,14 +200,9 @@ class FocusAllocator:
         while self._gist_slots(work) > self.gist_budget or work.free < reserve:
             edit = self._oldest_fold(work) or self._oldest_page(work)
             if edit is None:
-                if work.free >= reserve:
-                    break
-                need = self.required(work) + reserve
-                raise BudgetError(
-                    f"a budget of {work.budget} slots cannot hold the protected ends, the coarsest tiling and "
-                    f"{reserve} slots for the next tokens; set memory.budget to {need} or more"
-                )
-            if isinstance(edit, Collapse) and edit.span.level == 1 and work.free >= reserve:
+                self._check_least(work, reserve)
+                break
+            if edit.span.level == 1 and work.free >= reserve:
                 break  # only over the gists' own budget, and no group left to fold
             edits.append(edit)
             work = work.apply([edit], now)
