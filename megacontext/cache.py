@@ -46,7 +46,7 @@ def build_cache(spec: ModelSpec, config: MemoryConfig, *, sink: Sink | None = No
 
 def recency(config: MemoryConfig) -> MemoryConfig:
     """The same budget spent on the first blocks and the last tokens alone (StreamingLLM's way, arXiv 2309.17453)."""
-    newest = config.budget - (config.protect_first + 1) * config.block - config.read_chunk
+    newest = config.budget - (config.protect_first + 2) * config.block - config.read_chunk + 2
     alone = {"scorer": "recency", "far_blocks": 0, "prompt_blocks": 0, "recent_tokens": max(newest, 0)}
     return config.model_copy(update={**alone, "reread_tokens": 0, "gist_slots": (0,) * len(config.gist_slots)})
 
@@ -148,12 +148,14 @@ class ContextCache(KVCache):
 
     # --- between passes ---
 
-    def maintain(self, model: BaseModel, *, prompt: int = 0) -> None:
+    def maintain(self, model: BaseModel, *, prompt: int = 0, words: tuple[int, int] | None = None) -> None:
         self._observe()
         while self.context.tail >= self.config.block:
             self._seal()
         if prompt:
-            self._focus_on_prompt(model, max(prompt - 1, 1))
+            start = max(self.length - (prompt - 1), 0)
+            said = (start, self.length) if words is None else (start + words[0], min(start + words[1], self.length))
+            self._focus_on_prompt(model, max(prompt - 1, 1), said)
         elif self.context.free < self._reserve:
             self._refocus("budget", reserve=self._reserve, model=model)
         elif self._held is None and self._since_tick >= self.config.tick_tokens:
@@ -180,15 +182,23 @@ class ContextCache(KVCache):
         self.scorer.seal(number, page)
         self.context = self.context.seal(self.tick)
 
-    def _refocus(self, reason: str, *, reserve: int, prompt: int = 0, model: BaseModel | None = None) -> None:
-        """The tick."""
+    def _refocus(
+        self,
+        reason: str,
+        *,
+        reserve: int,
+        model: BaseModel | None = None,
+        prompt: int = 0,
+        words: tuple[int, int] | None = None,
+    ) -> None:
+        """The tick. prompt, words: its rows and where in history its words stand, when one has just ended."""
         times, before = TickTimes(perf_counter()), self.context
-        scores = self._score(prompt)
+        scores = self._score(words)
         times.score = perf_counter()
         sharp = self._held is not None or bool(prompt)
         plan = self.allocator.plan(before, scores, self.tick, reserve=reserve, sharp=sharp)
         times.plan = perf_counter()
-        moved = self._page_in(plan, prompt)
+        moved = self._page_in(plan, prompt, scores)
         if self.config.mode == "exact" and plan.edits and model is not None:
             self._recompute_all(model)
         times.page = perf_counter()
@@ -196,23 +206,23 @@ class ContextCache(KVCache):
         self.tick += 1
         self._since_tick = 0
 
-    def _score(self, prompt: int) -> Scores:
-        if self._held is not None and not prompt:
+    def _score(self, words: tuple[int, int] | None) -> Scores:
+        if self._held is not None and words is None:
             return self._held
         view = self.view
         far_end = self._recent_start() // self.config.block
         return self.scorer.score(
-            Moment(self.context, view.arena, view.pages, view.tail, far_end, prompt, self.mass, view.gists)
+            Moment(self.context, view.arena, view.pages, view.tail, self.tree, far_end, words, self.mass, view.gists)
         )
 
-    def _page_in(self, plan: Plan, prompt: int) -> int:
+    def _page_in(self, plan: Plan, prompt: int, scores: Scores) -> int:
         """Make the view show the plan. Returns pages copied."""
         if any(self.config.gist_slots) and self.mass is not None:
             self._fold_leavers(plan, self.mass)
         self.context = plan.context
         moved = self.view.follow(plan.context, self.tree, self._recent_start()) if plan.edits else 0
         if prompt and self.config.prompt_near:
-            self.view.renumber(self.context, self._recent_start(), prompt=prompt)
+            self.view.renumber(self.context, self._recent_start(), prompt=prompt, worth=scores)
         return moved
 
     def _fold_leavers(self, plan: Plan, mass: AttentionMass) -> None:
@@ -228,10 +238,10 @@ class ContextCache(KVCache):
 
     # --- computing again ---
 
-    def _focus_on_prompt(self, model: BaseModel, rows: int) -> None:
+    def _focus_on_prompt(self, model: BaseModel, rows: int, words: tuple[int, int]) -> None:
         """Few and sharp, before the answer's first token; then the prompt is read again under the view it asked for."""
         self._held = None
-        self._refocus("prompt", reserve=max(self._reserve, 1), prompt=rows, model=model)
+        self._refocus("prompt", reserve=max(self._reserve, 1), model=model, prompt=rows, words=words)
         self._held = dict.fromkeys((page.start // self.config.block for page in self.far_pages), 1.0)
         wanted = min(rows, self.config.reread_tokens)
         if not wanted or self.config.mode == "exact":
@@ -355,8 +365,8 @@ def _check(spec: ModelSpec, config: MemoryConfig) -> None:
     if config.budget < least:
         raise BudgetError(
             f"memory.budget {config.budget} cannot hold {config.protect_first} protected blocks, "
-            f"{config.recent_tokens} recent tokens, the open block and {config.read_chunk} new tokens; set it to {least} or more, or lower "
-            "memory.recent_tokens"
+            f"{config.recent_tokens} recent tokens, the open block and {config.read_chunk} new tokens; "
+            f"set it to {least} or more, or lower memory.recent_tokens"
         )
     if config.budget > spec.max_position:
         raise BudgetError(

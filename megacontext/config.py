@@ -54,7 +54,7 @@ class MemoryConfig(Section):
     """Newest tokens that always stay exact."""
     far_blocks: Annotated[int, Field(ge=0)] = 16
     """Most exact blocks far from the tail while text flows."""
-    prompt_blocks: Annotated[int, Field(ge=0)] = 2
+    prompt_blocks: Annotated[int, Field(ge=0)] = 4
     """Exact blocks far from the tail when a prompt ends."""
     prompt_sharpness: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Share of the best block's score that another one needs to be shown when a prompt ends."""

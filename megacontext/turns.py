@@ -84,3 +84,11 @@ def reply_is_open(text: TextModel, log: Tokens) -> bool:
 
 def _last_special(text: TextModel, ids: Sequence[int]) -> int | None:
     return next((token for token in reversed(ids) if not text.token_bytes(token)), None)
+
+
+def find_words(turn: Sequence[int], words: Sequence[int]) -> tuple[int, int] | None:
+    """Where in a turn its words stand, [start, stop), without the chat format around them; None if they do not."""
+    for start in range(len(turn) - len(words), -1, -1):
+        if words and list(turn[start : start + len(words)]) == list(words):
+            return start, start + len(words)
+    return None

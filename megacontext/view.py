@@ -11,7 +11,7 @@ many positions lie unused, or the model's last one comes near, all are numbered 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -132,11 +132,18 @@ class View:
         return unused > self.slack or self.next_position + rows > self.spec.max_position
 
     def renumber(
-        self, context: WorkingContext, recent_start: int, *, newcomer: int | None = None, prompt: int = 0
+        self,
+        context: WorkingContext,
+        recent_start: int,
+        *,
+        newcomer: int | None = None,
+        prompt: int = 0,
+        worth: Mapping[int, float] | None = None,
     ) -> None:
         """Compact positions: first blocks, far pages in their order (then frame `newcomer`), the rest in time order.
 
-        prompt: rows of a prompt that has just ended; then the far pages stand right before it, after the recent text.
+        prompt: rows of a prompt that has just ended; then the far pages stand right before it, after the recent text,
+        in the order of their `worth`, the best one last.
         """
         block, position = self.block, self.arena.position
         recent = recent_start // block
@@ -144,7 +151,7 @@ class View:
         others = sorted(n for n in self.pages if n != newcomer)
         first = [n for n in others if n < self.protect_first]
         far = [n for n in others if self.protect_first <= n < recent]
-        far.sort(key=lambda n: position[self.pages[n].start])
+        far.sort(key=lambda n: (worth or {}).get(n, 0.0) if prompt else position[self.pages[n].start])
         before = [*first, *(n for n in others if recent <= n < turn)] if prompt else first
         after = [n for n in others if n >= turn]
         order = [self.pages[n] for n in (*before, *far)]

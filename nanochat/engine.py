@@ -46,12 +46,14 @@ def prefill(
     tokens: Sequence[int],
     *,
     answer: bool = True,
+    words: tuple[int, int] | None = None,
     on_progress: Progress | None = None,
 ) -> Tensor:
     """Read `tokens` into `cache`, in chunks of what it has room for. Returns the last row's logits (1, V) float32.
 
     answer: an answer comes next, so the last token is held back until the cache has been told of the prompt's end:
     its row already sees the view that the cache chose for the answer. False while a document is read.
+    words: the tokens [start, stop) that somebody said, without the chat format around them; a memory looks for these.
     on_progress: called with (tokens done, tokens in all) after every pass. Raises ValueError for an empty prompt.
     """
     if not tokens:
@@ -60,7 +62,7 @@ def prefill(
     body = total - 1 if answer else total
     while done < total:
         if answer and done == body:
-            cache.maintain(model, prompt=total)
+            cache.maintain(model, prompt=total, words=words)
         rows = cache.room(body - done) if done < body else 1
         hidden = _feed(model, cache, [tokens[done : done + rows]], device)
         done += rows

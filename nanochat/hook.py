@@ -133,12 +133,13 @@ class KVCache(ABC):
     def update(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> KVView:
         """Store this layer's rows, say what they see. q (B,H,T,d), k and v (B,Hk,T,d), normalised, NOT rotated."""
 
-    def maintain(self, model: BaseModel, *, prompt: int = 0) -> None:  # noqa: B027 - a plain cache has nothing to do
+    def maintain(self, model: BaseModel, *, prompt: int = 0, words: tuple[int, int] | None = None) -> None:  # noqa: B027 - a plain cache has nothing to do
         """Between passes: the one moment to seal, evict, refocus, page.
 
         prompt: 0, or the tokens of a prompt that an answer follows. The engine calls `maintain` after every pass, and
-        once with `prompt` when only the prompt's last token is left, so that
-        the row whose logits become the answer's first token already sees the new view.
+        once with `prompt` when only the prompt's last token is left, so that the row whose logits become the answer's
+        first token already sees the new view. words: the prompt's tokens [start, stop) that somebody said, without
+        the chat format around them; None for all.
         """
 
     def room(self, rows: int) -> int:

@@ -74,7 +74,7 @@ def read(model: BaseModel, cache: KVCache, tokens: list[int], *, report: Callabl
 
 
 def _ask(model: BaseModel, cache: KVCache, step: Ask, outcome: Outcome) -> Tensor:
-    first = prefill(model, cache, step.prompt, answer=True)
+    first = prefill(model, cache, step.prompt, answer=True, words=step.words)
     _see(cache, outcome)
     losses = _losses(model, cache, first, step.candidates, outcome)
     means = [sum(loss) / len(loss) for loss in losses]

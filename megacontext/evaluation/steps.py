@@ -32,6 +32,7 @@ class Ask:
     sources: list[Range]
     after: list[int] = field(default_factory=list)
     stay: bool = False
+    words: Range | None = None  # the prompt's tokens that somebody said; None for all
 
 
 @dataclass(frozen=True)

@@ -14,24 +14,27 @@ from megacontext.arena import Arena, Page, Slots
 from megacontext.context import WorkingContext
 from megacontext.focus.attention_mass import AttentionMass
 from megacontext.span import Span
+from megacontext.tree.memory_tree import MemoryTree
 
 Scores = dict[int, float]  # by block number, in [-1, 1]: + deserves detail, - can spare it; a missing one is 0
 
 
 class Moment(NamedTuple):
-    """What a scorer may look at when asked. shown: where the pages in view stand, by block number.
+    """What a scorer may look at when asked.
 
-    tail: slots of the open tail, in order. far_end: blocks from here on are recent and in view anyway. prompt: rows of
-    the prompt that has just ended, 0 while text flows. mass: attention received, if somebody wants it. gists: where
-    the gists in view stand.
+    shown: where the pages in view stand, by block number. tail: slots of the open tail, in order. tree: history, to
+    look at a bounded number of candidates. far_end: blocks from here on are recent and in view anyway.
+    words: the tokens [start, stop) of history that somebody said in the prompt which has just ended; None while text
+    flows. mass: attention received, if somebody wants it. gists: where the gists in view stand.
     """
 
     context: WorkingContext
     arena: Arena
     shown: Mapping[int, Slots]
     tail: Sequence[Slots]
+    tree: MemoryTree
     far_end: int
-    prompt: int = 0
+    words: tuple[int, int] | None = None
     mass: AttentionMass | None = None
     gists: Mapping[Span, Slots] = {}
 

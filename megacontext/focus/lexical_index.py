@@ -17,7 +17,7 @@ import numpy as np
 class LexicalIndex:
     """block: tokens a block. window: votes of the last `window` tokens are kept. edge: what counts as near the end."""
 
-    def __init__(self, block: int, *, max_n: int = 4, max_matches: int = 64, edge: int = 8, window: int = 64) -> None:
+    def __init__(self, block: int, *, max_n: int = 4, max_matches: int = 64, edge: int = 8, window: int = 256) -> None:
         self.block, self.max_n, self.max_matches, self.edge = block, max_n, max_matches, edge
         self.length = 0
         self._postings: list[dict[int, int | list[int]]] = [{} for _ in range(max_n)]

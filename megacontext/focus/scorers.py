@@ -9,14 +9,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from megacontext.arena import Page
 from megacontext.focus.base import Moment, Scorer, Scores
 from megacontext.focus.lexical_index import LexicalIndex
+from megacontext.focus.semantic import SemanticScorer
 from nanochat.hook import ModelSpec
 
 CANDIDATES = 64  # blocks a scorer names at most
+WINDOW = 256  # newest tokens whose votes are kept: the words of a prompt must be among them
 
 
 def best(blocks: np.ndarray, scores: np.ndarray, count: int = CANDIDATES) -> Scores:
@@ -90,25 +91,33 @@ class LexicalScorer(Scorer):
     others stand to it as their votes do: so the few that really answer the prompt stand out.
     """
 
-    def __init__(self, block: int, *, half: float = 20.0, prompt_half: float = 200.0, window: int = 64) -> None:
-        self.index = LexicalIndex(block, window=window)
-        self.kernel = flowing_kernel(window)
-        self.half, self.prompt_half, self.window = half, prompt_half, window
+    def __init__(self, block: int, *, half: float = 20.0, prompt_half: float = 200.0) -> None:
+        self.index = LexicalIndex(block, window=WINDOW)
+        self.kernel = flowing_kernel()
+        self.half, self.prompt_half = half, prompt_half
 
     def observe(self, tokens: Sequence[int]) -> None:
         self.index.add(tokens)
 
     def score(self, moment: Moment) -> Scores:
-        kernel = np.ones(min(moment.prompt, self.window)) if moment.prompt else self.kernel
-        blocks, votes = self.index.scores(kernel)
+        blocks, votes = self.index.scores(self._kernel(moment))
         far = blocks < moment.far_end
         blocks, votes = blocks[far], votes[far]
         if not len(blocks):
             return {}
-        if moment.prompt:
+        if moment.words:
             most = votes.max()
             return best(blocks, votes / (most + self.prompt_half))
         return best(blocks, votes / (votes + self.half))
+
+    def _kernel(self, moment: Moment) -> np.ndarray:
+        """Weight by age. At a prompt's end: its words, all alike."""
+        if not moment.words:
+            return self.kernel
+        history = moment.context.history
+        kernel = np.zeros(min(history - moment.words[0], WINDOW))
+        kernel[max(history - moment.words[1], 0) :] = 1.0
+        return kernel
 
     @property
     def nbytes(self) -> int:
@@ -117,52 +126,6 @@ class LexicalScorer(Scorer):
     def copy(self) -> LexicalScorer:
         twin = LexicalScorer.__new__(LexicalScorer)
         twin.__dict__ = {**self.__dict__, "index": self.index.copy()}
-        return twin
-
-
-class SemanticScorer(Scorer):
-    """Cosine between the prompt and each block, both as centred means of some middle layers' values.
-
-    Finds what was said in other words. Answers only at a prompt's end: while text flows it would only repeat
-    what the last tokens are about.
-    """
-
-    def __init__(self, spec: ModelSpec, depths: Sequence[float] = (0.23, 0.3, 0.4, 0.47)) -> None:
-        layers = len(spec.memory_layers)
-        self.layers = sorted({min(round(depth * layers), layers - 1) for depth in depths})
-        self.vectors = np.empty((64, len(self.layers) * spec.kv_heads * spec.head_dim), np.float32)
-        self.count = 0
-        self.total = np.zeros(self.vectors.shape[1])
-
-    def _mean(self, values: Tensor) -> np.ndarray:
-        """(L, Hk, n, d) values -> one vector, each layer scaled to length 1."""
-        means = values[self.layers].float().mean(2).flatten(1)
-        return torch.nn.functional.normalize(means, dim=-1).flatten().cpu().numpy()
-
-    def seal(self, block: int, page: Page) -> None:
-        if self.count == len(self.vectors):
-            self.vectors = np.concatenate([self.vectors, np.empty_like(self.vectors)])
-        self.vectors[self.count] = self._mean(page.values)
-        self.total += self.vectors[self.count]
-        self.count += 1
-
-    def score(self, moment: Moment) -> Scores:
-        if not moment.prompt or not self.count:
-            return {}
-        rows = prompt_values(moment)
-        centre = self.total / self.count
-        query = self._mean(rows) - centre
-        known = self.vectors[: min(self.count, moment.far_end)] - centre
-        cosine = known @ query / (np.linalg.norm(known, axis=1) * np.linalg.norm(query) + 1e-9)
-        return best(np.arange(len(known)), cosine)
-
-    @property
-    def nbytes(self) -> int:
-        return self.vectors.nbytes
-
-    def copy(self) -> SemanticScorer:
-        twin = SemanticScorer.__new__(SemanticScorer)
-        twin.__dict__ = {**self.__dict__, "vectors": self.vectors.copy(), "total": self.total.copy()}
         return twin
 
 
@@ -195,21 +158,6 @@ class AttentionScorer(Scorer):
         return self
 
 
-def prompt_values(moment: Moment) -> Tensor:
-    """(L, Hk, n, d): values of the prompt's rows, as far as they are still at the end of the view."""
-    context, block = moment.context, moment.context.grid.block
-    pieces, left = [], moment.prompt
-    runs = [moment.shown[e.start // block] for e in context.entries if e.level == 0 and e.end > context.history - left]
-    tail = [run[: min(block, context.tail - i * block)] for i, run in enumerate(moment.tail)]
-    for run in reversed([*runs, *tail]):
-        if left <= 0:
-            break
-        take = run[max(len(run) - left, 0) :]
-        pieces.append(moment.arena.values[:, 0, :, take.start : take.stop])
-        left -= len(take)
-    return torch.cat(pieces[::-1], 2)
-
-
 class MixScorer(Scorer):
     """The default: words first, meaning for what words leave open, attention for what may stay.
 
@@ -233,7 +181,7 @@ class MixScorer(Scorer):
 
     def score(self, moment: Moment) -> Scores:
         words = self.lexical.score(moment)
-        if moment.prompt:
+        if moment.words:
             return _sum(words, self.semantic.score(moment), 1.0 - max(words.values(), default=0.0))
         if self.attending is not None and self.wants_attention:
             return _sum(words, self.attending.score(moment), self.attention)

@@ -13,6 +13,7 @@ from itertools import accumulate
 from megacontext.evaluation.steps import Ask, Range, Read, Step
 from megacontext.evaluation.tasks.base import Library, Task
 from megacontext.evaluation.tasks.chat_facts import KINDS, Kind
+from megacontext.turns import find_words
 
 THANKS = "Thanks for telling me."
 SHORTEST, LONGEST, LAST = 600, 1300, 1500  # tokens of a document, and of the one after the last fact
@@ -65,8 +66,10 @@ class ChatRecall(Task):
 
     def _ask(self, library: Library, kind: Kind, words: list[str], answer: int, place: Range) -> Ask:
         encode = library.text.encode
+        turn = library.text.chat.user(kind.question)
         return Ask(
-            prompt=[*library.text.chat.user(kind.question), *encode(kind.answer)],
+            prompt=[*turn, *encode(kind.answer)],
+            words=find_words(turn, encode(kind.question)),
             candidates=[encode(f" {word}") for word in words],
             answer=answer,
             sources=[place],

@@ -1,0 +1,99 @@
+"""SemanticScorer: finds what was said in other words, when a prompt ends.
+
+Values of the middle-to-late layers carry what a token means; less than half the depth carries its form. Two stages:
+every block is ranked by the cosine between its mean and the words' mean, then the best are ranked by late interaction:
+for each word of the prompt its best match among the block's tokens, in standard deviations over the candidates, so
+that a word that matches everywhere counts for little (the idea of ColBERT's MaxSim, arXiv 2004.12832, section 3.3).
+The measurements behind layers and stages are in dev/LOG.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from megacontext.arena import Page
+from megacontext.focus.base import Moment, Scorer, Scores
+from nanochat.hook import ModelSpec
+
+SHORT_LIST = 64  # blocks that the second stage looks at
+
+
+class SemanticScorer(Scorer):
+    """depths: from where to where in the model the layers are taken, every second one. (n layers, w = Hk * d wide.)
+
+    Answers only at a prompt's end: while text flows it would repeat what the last tokens are about.
+    """
+
+    def __init__(self, spec: ModelSpec, depths: tuple[float, float] = (0.5, 0.84)) -> None:
+        layers = len(spec.memory_layers)
+        self.layers = list(range(int(depths[0] * layers), max(int(depths[1] * layers + 1), 1), 2)) or [layers - 1]
+        self.means = np.empty((64, len(self.layers), spec.kv_heads * spec.head_dim), np.float16)  # (blocks, n, w)
+        self.count = 0
+        self.total = np.zeros(self.means.shape[1:])
+
+    def _rows(self, values: Tensor) -> Tensor:
+        """(L, Hk, t, d) values -> (n, t, w) float32."""
+        return values[self.layers].float().transpose(1, 2).flatten(2).cpu()
+
+    def seal(self, block: int, page: Page) -> None:
+        if self.count == len(self.means):
+            self.means = np.concatenate([self.means, np.empty_like(self.means)])
+        mean = self._rows(page.values).mean(1).numpy()
+        self.means[self.count] = mean
+        self.total += mean
+        self.count += 1
+
+    def score(self, moment: Moment) -> Scores:
+        known = min(self.count, moment.far_end)
+        if not moment.words or not known:
+            return {}
+        centre = torch.from_numpy((self.total / self.count).astype(np.float32))[:, None]  # (n, 1, w)
+        words = self._rows(word_values(moment)) - centre
+        if not words.shape[1]:
+            return {}
+        blocks = self._short_list(known, centre, words)
+        scores = self._late_interaction(moment, blocks, centre, words)
+        return dict(zip(blocks, torch.tanh(scores / 2).tolist(), strict=True))
+
+    def _short_list(self, known: int, centre: Tensor, words: Tensor) -> list[int]:
+        """The blocks whose mean is most like the words' mean, layer by layer."""
+        means = torch.from_numpy(self.means[:known]).float().transpose(0, 1) - centre  # (n, blocks, w)
+        cosines = normalize(means, dim=-1) @ normalize(words.mean(1), dim=-1)[:, :, None]
+        return cosines.sum(0)[:, 0].topk(min(SHORT_LIST, known)).indices.tolist()
+
+    def _late_interaction(self, moment: Moment, blocks: list[int], centre: Tensor, words: Tensor) -> Tensor:
+        """(blocks,) mean over words and layers of the best match, in standard deviations over these blocks."""
+        pages = [self._rows(moment.tree.page(moment.context.grid.page(block)).values) for block in blocks]
+        tokens = normalize(torch.stack(pages, 1) - centre[:, None], dim=-1)  # (n, blocks, t, w)
+        matches = torch.einsum("nqw,nbtw->nbqt", normalize(words, dim=-1), tokens).amax(-1)  # (n, blocks, q)
+        if len(blocks) > 1:
+            matches = (matches - matches.mean(1, keepdim=True)) / (matches.std(1, keepdim=True) + 1e-3)
+        return matches.mean((0, 2))
+
+    @property
+    def nbytes(self) -> int:
+        return self.means.nbytes + self.total.nbytes
+
+    def copy(self) -> SemanticScorer:
+        twin = SemanticScorer.__new__(SemanticScorer)
+        twin.__dict__ = {**self.__dict__, "means": self.means.copy(), "total": self.total.copy()}
+        return twin
+
+
+def word_values(moment: Moment) -> Tensor:
+    """(L, Hk, n, d): values of the prompt's words, as far as they stand in view."""
+    context, block = moment.context, moment.context.grid.block
+    slots: list[int] = []
+    for at in range(*(moment.words or (0, 0))):
+        number, row = divmod(at, block)
+        frame: Sequence[int] | None = moment.shown.get(number)
+        if at >= context.sealed:
+            frame = moment.tail[number - context.sealed // block]
+        if frame is not None:
+            slots.append(frame[row])
+    return moment.arena.values[:, 0, :, slots]
