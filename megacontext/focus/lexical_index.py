@@ -21,6 +21,7 @@ class LexicalIndex:
         self.block, self.max_n, self.max_matches, self.edge = block, max_n, max_matches, edge
         self.length = 0
         self._postings: list[dict[int, int | list[int]]] = [{} for _ in range(max_n)]
+        self._listed = 0  # end positions that stand in lists
         self._recent: deque[int] = deque(maxlen=max_n - 1)
         self._votes: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=window)
 
@@ -59,16 +60,18 @@ class LexicalIndex:
             return []
         if isinstance(found, int):
             postings[key] = [found, self.length]
+            self._listed += 2
             return [found]
         if len(found) > self.max_matches:
             return []
         matches = found.copy()
         found.append(self.length)
-        return matches if len(matches) <= self.max_matches else []
+        self._listed += 1
+        return matches
 
     def scores(self, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(blocks, scores): votes of the last len(kernel) tokens, those of age a weighted by kernel[a]."""
-        recent = list(self._votes)[-len(kernel) :]
+        recent = list(self._votes)[-len(kernel) :] if len(kernel) else []
         if not recent:
             return np.empty(0, np.int64), np.empty(0)
         ages = np.repeat(np.arange(len(recent) - 1, -1, -1), [len(b) for b, _ in recent])
@@ -79,14 +82,14 @@ class LexicalIndex:
 
     @property
     def nbytes(self) -> int:
-        """A close estimate: dictionaries, their integers and their lists."""
-        entries = sum(map(len, self._postings))
-        longer = sum(len(v) for p in self._postings for v in p.values() if isinstance(v, list))
-        return entries * 100 + longer * 36
+        """A close estimate: dictionaries, their integers and their lists; votes. Asked on every tick, so it counts."""
+        votes = sum(blocks.nbytes + weights.nbytes for blocks, weights in self._votes)
+        return sum(map(len, self._postings)) * 100 + self._listed * 36 + votes
 
     def copy(self) -> LexicalIndex:
         """An independent index with the same contents."""
         twin = LexicalIndex(self.block, max_n=self.max_n, max_matches=self.max_matches, edge=self.edge)
         twin.length, twin._recent, twin._votes = self.length, self._recent.copy(), self._votes.copy()
+        twin._listed = self._listed
         twin._postings = [{k: v if isinstance(v, int) else v.copy() for k, v in p.items()} for p in self._postings]
         return twin
