@@ -50,7 +50,7 @@ class Arena:
     @property
     def nbytes(self) -> int:
         tensors = (self.raw, self.keys, self.values, self.hidden)
-        return sum(t.untyped_storage().nbytes() for t in tensors) + self.position.nbytes
+        return sum(t.untyped_storage().nbytes() for t in tensors) + self.position.nbytes + self.visible.nbytes
 
     # --- slots ---
 

@@ -78,7 +78,8 @@ class ContextCache(KVCache):
         gist_room = config.budget if any(config.gist_slots) else 0
         self.view = View(self.spec, config.block, config.budget, config.position_slack, config.protect_first, gist_room)
         windowed = [i for i in range(self.spec.layers) if i not in self._layer_index]
-        self.rings = {i: Ring(self.spec, self.spec.windows[i] or 0) for i in windowed}
+        spare = max(256, config.reread_tokens + config.block)  # a prompt's end takes so many rows back
+        self.rings = {i: Ring(self.spec, self.spec.windows[i] or 0, spare) for i in windowed}
         wants_mass = self.scorer.wants_attention or any(config.gist_slots)
         self.mass = AttentionMass(self.spec, self.view.arena.capacity) if wants_mass else None
         self.tick = self._since_tick = self._unobserved = 0
@@ -315,8 +316,11 @@ class ContextCache(KVCache):
 
     def rollback(self, mark: Mark) -> None:
         rows = self.length - mark.length
-        if rows > self._unobserved:
-            raise ValueError(f"cannot forget {rows} rows: a maintain came after {rows - self._unobserved} of them")
+        if not 0 <= rows <= self._unobserved:
+            raise ValueError(
+                f"cannot go from length {self.length} back to {mark.length}: {self._unobserved} rows came since the last "
+                "maintain, and only these can be forgotten"
+            )
         if rows:
             self.view.drop_rows(self.context.tail - rows, rows)
             for ring in self.rings.values():

@@ -13,11 +13,13 @@ from nanochat.hook import KVView, ModelSpec
 
 
 class Ring:
-    """One layer's rows. window: row i sees row j iff 0 <= i - j <= window."""
+    """One layer's rows. window: row i sees row j iff 0 <= i - j <= window.
 
-    def __init__(self, spec: ModelSpec, window: int) -> None:
-        self.window, self.rotation = window, spec.rotation
-        self.spare = 256  # rows kept beyond the window, so that the newest ones can be computed again
+    spare: rows kept beyond the window, so that as many of the newest can be computed again.
+    """
+
+    def __init__(self, spec: ModelSpec, window: int, spare: int = 256) -> None:
+        self.window, self.spare, self.rotation = window, spare, spec.rotation
         shape = (1, spec.kv_heads, 2 * window + 2 * self.spare, spec.head_dim)
         self.raw, self.keys, self.values = (torch.zeros(shape, dtype=spec.dtype, device=spec.device) for _ in range(3))
         self.length = 0
@@ -69,7 +71,9 @@ class Ring:
             self.keys[:, :, :keep] = self.rotation.rotate(self.raw[:, :, :keep], angles)
 
     def truncate(self, rows: int) -> None:
-        """Forget the newest `rows` rows."""
+        """Forget the newest `rows` rows. Raises ValueError for more than there are."""
+        if rows > self.length:
+            raise ValueError(f"cannot forget {rows} rows of {self.length}")
         self.length -= rows
 
     def copy(self) -> Ring:
