@@ -318,8 +318,8 @@ class ContextCache(KVCache):
         rows = self.length - mark.length
         if not 0 <= rows <= self._unobserved:
             raise ValueError(
-                f"cannot go from length {self.length} back to {mark.length}: {self._unobserved} rows came since the last "
-                "maintain, and only these can be forgotten"
+                f"cannot go from length {self.length} back to {mark.length}: only the {self._unobserved} rows "
+                "since the last maintain can be forgotten"
             )
         if rows:
             self.view.drop_rows(self.context.tail - rows, rows)
