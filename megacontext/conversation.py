@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from megacontext.errors import StoreError
 from megacontext.telemetry.events import Turn, Warning_
 from megacontext.telemetry.sinks import NullSink, Sink
-from megacontext.turns import Reply, Tokens, TurnResult, after_body, reply_is_open
+from megacontext.turns import Reply, Tokens, TurnResult, reply_is_open, user_frame, words_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +92,9 @@ class Conversation:
 
         `cancelled` is asked between tokens; then, or when the iterator is closed, the reply so far stays.
         """
-        reply = Reply(self._turn_ids(self.text.chat.user(text)), len(self.log))
+        turn = self.text.chat.user(text)
+        reply = Reply(self._turn_ids(turn), len(self.log))
+        reply.turn = len(turn)
         try:
             yield from self._reply(reply, progress, cancelled)
         except Interrupted:
@@ -135,7 +137,8 @@ class Conversation:
 
         self._keep(reply.prompt)
         ids, self._open = self._unfed + reply.prompt, True
-        logits = self._feed(ids, 0, len(ids), progress, cancelled, answer=True)
+        words = words_of(self.text, len(ids), reply.turn)
+        logits = self._feed(ids, 0, len(ids), progress, cancelled, answer=True, words=words)
         for token in decode(self.loaded.model, self.cache, logits, self._sampler):
             reply.timer.tick()
             if token in self.text.stop_ids:
@@ -164,8 +167,12 @@ class Conversation:
         cancelled: Callable[[], bool],
         *,
         answer: bool = False,
+        words: tuple[int, int] | None = None,
     ) -> Tensor:
-        """Feed logged ids; what an interrupt leaves over is `_unfed`. Returns the last logits (1, V)."""
+        """Feed logged ids; what an interrupt leaves over is `_unfed`. Returns the last logits (1, V).
+
+        answer: a reply follows; words: where in `ids` the user's words stand (`nanochat.engine.prefill`).
+        """
         from nanochat.engine import prefill
 
         def report(done: int, _: int) -> None:
@@ -175,7 +182,7 @@ class Conversation:
             if self._unfed and cancelled():
                 raise Interrupted
 
-        logits = prefill(self.loaded.model, self.cache, ids, answer=answer, on_progress=report)
+        logits = prefill(self.loaded.model, self.cache, ids, answer=answer, words=words, on_progress=report)
         self._unfed = []
         if cancelled() and offset + len(ids) < total:
             raise Interrupted
@@ -208,7 +215,7 @@ class Conversation:
 
     def _end_user_turn(self) -> None:
         """After an interrupted document: what ends a user's turn, so that the next one stands by itself."""
-        ending = after_body(self.text)
+        ending = user_frame(self.text, reply=False).after
         self._keep(ending)
         self._unfed = self._unfed + ending
 

@@ -43,6 +43,7 @@ class Reply:
     def __init__(self, prompt: list[int], start: int, name: str | None = None) -> None:
         self.prompt = prompt
         self.start = start  # of the prompt in the log
+        self.turn = len(prompt)  # ids of the user's own turn, at the prompt's end
         self.name = name
         self.stop = "interrupted"
         self.generated = 0
@@ -63,18 +64,41 @@ class Reply:
         return piece
 
 
-def after_body(text: TextModel) -> list[int]:
-    """What stands after the words of a user's turn: where two turns with different words agree at the end."""
-    one, other = text.chat.user("a", reply=False), text.chat.user("2 b", reply=False)
-    same = 0
-    while same < min(len(one), len(other)) and one[-1 - same] == other[-1 - same]:
-        same += 1
-    return one[len(one) - same :]
+class Frame(NamedTuple):
+    """The ids that a chat format puts before and after the words of a user's turn."""
+
+    before: list[int]
+    after: list[int]
+
+
+def user_frame(text: TextModel, *, reply: bool = True) -> Frame:
+    """Where two turns with different words agree; with `reply`, the header of the reply belongs to it."""
+    one, other = text.chat.user("a", reply=reply), text.chat.user("2 b", reply=reply)
+    head = _same(one, other)
+    tail = _same(one[head:][::-1], other[head:][::-1])
+    return Frame(one[:head], one[len(one) - tail :])
+
+
+def _same(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids two rows have in common at their beginning."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def words_of(text: TextModel, prompt: int, turn: int) -> tuple[int, int] | None:
+    """Where the user's words stand in a prompt of `prompt` ids whose last `turn` are the user's turn: [start, stop).
+
+    None if there are none. Words that merge with the format around them (a leading newline) lose the merged id.
+    """
+    before, after = user_frame(text)
+    start, stop = prompt - turn + len(before), prompt - len(after)
+    return (start, stop) if start < stop else None
 
 
 def reply_is_open(text: TextModel, log: Tokens) -> bool:
     """Whether the log ends inside a reply: the last special id in it is none of those that end a turn."""
-    closing = {_last_special(text, text.chat.close()), _last_special(text, after_body(text))} - {None}
+    closing = {_last_special(text, text.chat.close()), _last_special(text, user_frame(text, reply=False).after)} - {
+        None
+    }
     for stop in range(len(log), 0, -SEARCH_PIECE):
         found = _last_special(text, log.tokens(max(0, stop - SEARCH_PIECE), stop))
         if found is not None:
@@ -84,11 +108,3 @@ def reply_is_open(text: TextModel, log: Tokens) -> bool:
 
 def _last_special(text: TextModel, ids: Sequence[int]) -> int | None:
     return next((token for token in reversed(ids) if not text.token_bytes(token)), None)
-
-
-def find_words(turn: Sequence[int], words: Sequence[int]) -> tuple[int, int] | None:
-    """Where in a turn its words stand, [start, stop), without the chat format around them; None if they do not."""
-    for start in range(len(turn) - len(words), -1, -1):
-        if words and list(turn[start : start + len(words)]) == list(words):
-            return start, start + len(words)
-    return None

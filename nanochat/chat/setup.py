@@ -8,16 +8,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from megacontext.conversation import Conversation
-from megacontext.telemetry.events import MemoryOpened, ModelLoaded, Warning_
+from megacontext.telemetry.events import MemoryOpened, ModelLoaded
 from nanochat.chat.output import Output, note
 from nanochat.chat.talk import Talk
 
 if TYPE_CHECKING:
-    from megacontext.config import DemoConfig, MemoryConfig, SessionConfig
+    from megacontext.config import DemoConfig, SessionConfig
     from megacontext.models.base import LoadedModel
     from megacontext.session import Session
     from megacontext.telemetry.sinks import Sink
-    from nanochat.hook import KVCache, ModelSpec
 
 
 @contextmanager
@@ -26,10 +25,11 @@ def open_talk(config: DemoConfig, output: Output, sink: Sink) -> Iterator[Talk]:
 
     Raises MissingAsset, StoreError or BudgetError, each with its way out.
     """
+    from megacontext.cache import build_cache
     from nanochat.sampling import Sampler
 
     loaded = load(config, sink)
-    cache = make_cache(loaded.model.spec, config.memory, sink)
+    cache = build_cache(loaded.model.spec, config.memory, sink=sink)
     with open_session(config.session, loaded) as session:
         sink.emit(_opened(config, session))
         sampler = Sampler(config.chat.temperature, config.chat.top_k, config.chat.seed)
@@ -40,22 +40,6 @@ def open_talk(config: DemoConfig, output: Output, sink: Sink) -> Iterator[Talk]:
         talk = Talk(conversation, output)
         talk.resume()
         yield talk
-
-
-def make_cache(spec: ModelSpec, config: MemoryConfig, sink: Sink) -> KVCache:
-    """The memory that the configuration names. Raises BudgetError."""
-    import megacontext.cache
-
-    build_cache = getattr(megacontext.cache, "build_cache", None)
-    if build_cache is not None:
-        return build_cache(spec, config, sink=sink)
-    from nanochat.kv_cache import DenseCache  # until megacontext.cache has build_cache
-
-    if config.cache != "full":
-        message = f"memory.cache {config.cache} is not there yet: this run has the plain cache"
-        sink.emit(Warning_(message=message))
-        note(f"warning: {message}")
-    return DenseCache(spec)
 
 
 def open_session(config: SessionConfig, loaded: LoadedModel) -> Session:

@@ -13,6 +13,7 @@ from megacontext.errors import StoreError
 from megacontext.models.base import LoadedModel
 from megacontext.session import Session
 from megacontext.telemetry.events import Event, Turn, Warning_
+from megacontext.turns import words_of
 from nanochat.hook import CacheUsage, KVCache, KVView, Mark, Stream
 
 # A vocabulary of 256 bytes and specials. A turn is <user> text <end>, a reply follows <reply> and ends with <end>.
@@ -57,6 +58,13 @@ class FedCache(KVCache):
         self.fed: list[int] = []
         self.log = log
         self.chunk = chunk
+        self.prompts: list[list[int]] = []  # the words of each prompt that ended
+
+    def maintain(self, model: object, *, prompt: int = 0, words: tuple[int, int] | None = None) -> None:
+        if prompt:
+            start = self.length - (prompt - 1)
+            assert words is not None
+            self.prompts.append(self.fed[start + words[0] : start + words[1]])
 
     def room(self, rows: int) -> int:
         return min(rows, self.chunk)
@@ -168,6 +176,26 @@ def test_all_that_is_fed_was_logged_before_and_nothing_is_fed_twice() -> None:
         table.say(text)
     table.conversation.read("doc")
     assert table.cache.fed == table.logged
+
+
+def test_the_memory_is_told_which_tokens_somebody_said() -> None:
+    table = Table(ids("a", END), ids("bcd"), ids("e", END), max_tokens=3)
+    said = ["hi", "go on " * 500, "and now?"]
+    for text in said:
+        table.say(text)
+    assert table.cache.prompts == [ids(text) for text in said]
+
+
+def test_words_are_found_after_what_an_interrupted_prompt_left_over() -> None:
+    table = Table(ids("b", END))
+    table.say("a long prompt", cancelled=lambda: True)
+    table.say("again")
+    assert table.cache.prompts[-1] == ids("again")
+
+
+def test_a_turn_of_the_format_alone_has_no_words() -> None:
+    text = ByteText()
+    assert words_of(text, 3, len(text.user(""))) is None  # type: ignore[arg-type]
 
 
 def test_a_reply_ends_at_max_tokens() -> None:

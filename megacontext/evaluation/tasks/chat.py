@@ -13,7 +13,7 @@ from itertools import accumulate
 from megacontext.evaluation.steps import Ask, Range, Read, Step
 from megacontext.evaluation.tasks.base import Library, Task
 from megacontext.evaluation.tasks.chat_facts import KINDS, Kind
-from megacontext.turns import find_words
+from megacontext.turns import words_of
 
 THANKS = "Thanks for telling me."
 SHORTEST, LONGEST, LAST = 600, 1300, 1500  # tokens of a document, and of the one after the last fact
@@ -69,7 +69,7 @@ class ChatRecall(Task):
         turn = library.text.chat.user(kind.question)
         return Ask(
             prompt=[*turn, *encode(kind.answer)],
-            words=find_words(turn, encode(kind.question)),
+            words=words_of(library.text, len(turn), len(turn)),
             candidates=[encode(f" {word}") for word in words],
             answer=answer,
             sources=[place],
