@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from megacontext.context import Collapse, WorkingContext
+from megacontext.context import Collapse, Edit, WorkingContext
 from megacontext.focus.allocator import Plan
 from megacontext.focus.base import Scores
 from megacontext.telemetry import events
+from megacontext.telemetry.sinks import Sink
+from megacontext.view import View
+from nanochat.hook import CacheUsage
 
-if TYPE_CHECKING:
-    from megacontext.cache import ContextCache
+
+class Reporting(Protocol):
+    """What a report asks of the cache whose tick it was."""
+
+    sink: Sink
+    view: View
+
+    @property
+    def usage(self) -> CacheUsage: ...
 
 
 @dataclass
@@ -38,7 +48,7 @@ def report(
     reason: str,
     moved: int,
     times: TickTimes,
-    cache: ContextCache,
+    cache: Reporting,
 ) -> events.Tick:
     """Emit the tick and its edits to the cache's sink; returns the tick."""
     context = plan.context
@@ -50,7 +60,7 @@ def report(
 
 
 def _edit_event(
-    edit, plan: Plan, scores: Scores, tick: int, reason: str, block: int
+    edit: Edit, plan: Plan, scores: Scores, tick: int, reason: str, block: int
 ) -> events.Expand | events.Collapse:
     span, folds = edit.span, isinstance(edit, Collapse)
     kind = events.Collapse if folds else events.Expand
@@ -69,7 +79,7 @@ def _edit_event(
 
 
 def _tick_event(
-    before: WorkingContext, plan: Plan, tick: int, reason: str, moved: int, times: TickTimes, cache: ContextCache
+    before: WorkingContext, plan: Plan, tick: int, reason: str, moved: int, times: TickTimes, cache: Reporting
 ) -> events.Tick:
     context, entries = plan.context, len(plan.context.entries)
     folds = sum(isinstance(edit, Collapse) for edit in plan.edits)

@@ -24,11 +24,13 @@ VOCABULARY = ("errors", "config", "config_loader", "yaml_loader", "telemetry")
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("span",),
     ("context",),
-    ("positions", "arena", "ring"),
-    ("tree", "models"),
-    ("focus", "gist"),
+    ("arena", "ring"),
+    ("gist", "models"),
+    ("tree",),
+    ("view", "focus"),
+    ("tick_report",),
     ("cache", "baselines"),
-    ("session",),
+    ("session", "turns"),
     ("conversation",),
     ("evaluation", "training", "testing"),
 )
