@@ -30,7 +30,7 @@ from megacontext.tick_report import TickTimes, report
 from megacontext.tree.memory_tree import MemoryTree
 from megacontext.view import View
 from nanochat.hook import BaseModel, CacheUsage, KVCache, KVView, Mark, ModelSpec, Stream
-from nanochat.kv_cache import DenseCache, NoCache
+from nanochat.kv_cache import DenseCache, NoCache, storage_bytes
 
 
 def build_cache(spec: ModelSpec, config: MemoryConfig, *, sink: Sink | None = None) -> KVCache:
@@ -191,7 +191,7 @@ class ContextCache(KVCache):
         model: BaseModel | None = None,
         prompt: int = 0,
         words: tuple[int, int] | None = None,
-    ) -> None:
+    ) -> Scores:
         """The tick. prompt, words: its rows and where in history its words stand, when one has just ended."""
         times, before = TickTimes(perf_counter()), self.context
         scores = self._score(words)
@@ -206,6 +206,7 @@ class ContextCache(KVCache):
         self.last_tick = report(before, plan, scores, self.tick, reason, moved, times, self)
         self.tick += 1
         self._since_tick = 0
+        return scores
 
     def _score(self, words: tuple[int, int] | None) -> Scores:
         if self._held is not None and words is None:
@@ -222,7 +223,7 @@ class ContextCache(KVCache):
             self._fold_leavers(plan, self.mass)
         self.context = plan.context
         moved = self.view.follow(plan.context, self.tree, self._recent_start()) if plan.edits else 0
-        if prompt and self.config.prompt_near:
+        if prompt and self.config.prompt_near and self._bounded and self.config.mode != "exact":
             self.view.renumber(self.context, self._recent_start(), prompt=prompt, worth=scores)
         return moved
 
@@ -234,6 +235,11 @@ class ContextCache(KVCache):
                 self.tree.fold(number, mass.total[:, :, frame.start : frame.stop])
                 mass.forget(frame)
 
+    @property
+    def _bounded(self) -> bool:
+        """Whether something of history is out of view: until then this is a plain cache."""
+        return any(entry.level for entry in self.context.entries)
+
     def _recent_start(self) -> int:
         return self.allocator.recent_start(self.context)
 
@@ -242,7 +248,10 @@ class ContextCache(KVCache):
     def _focus_on_prompt(self, model: BaseModel, rows: int, words: tuple[int, int]) -> None:
         """Few and sharp, before the answer's first token; then the prompt is read again under the view it asked for."""
         self._held = None
-        self._refocus("prompt", reserve=max(self._reserve, 1), model=model, prompt=rows, words=words)
+        scores = self._refocus("prompt", reserve=max(self._reserve, 1), model=model, prompt=rows, words=words)
+        if not self._bounded:
+            self._held = scores  # no choice had to be made yet
+            return
         self._held = dict.fromkeys((page.start // self.config.block for page in self.far_pages), 1.0)
         wanted = min(rows, self.config.reread_tokens)
         if not wanted or self.config.mode == "exact":
@@ -273,11 +282,16 @@ class ContextCache(KVCache):
             self.view.arena.hide(run)
         first = pieces[0][1]
         if self.carry is not None:
-            self.carry = self._embed(model, first - 1, first).x if first else None
-        for run, begin in pieces:
-            self._rewrite = run
-            model.forward(self._embed(model, begin, begin + len(run)), self)
-        self._rewrite = None
+            alone = first == 0 or self.config.mode == "exact"  # then nothing in view comes before these rows
+            self.carry = None if alone else self._embed(model, first - 1, first).x
+        try:
+            for run, begin in pieces:
+                self._rewrite = run
+                model.forward(self._embed(model, begin, begin + len(run)), self)
+        finally:  # an interrupt must not leave the next pass writing here, or rows hidden
+            self._rewrite = None
+            for run, _ in pieces:
+                self.view.arena.show(run)
 
     def _embed(self, model: BaseModel, start: int, end: int) -> Stream:
         return model.embed(torch.tensor([self.tree.tokens(start, end)], device=self.spec.device))
@@ -293,7 +307,9 @@ class ContextCache(KVCache):
     def usage(self) -> CacheUsage:
         mass = self.mass.nbytes if self.mass else 0
         rings = sum(ring.nbytes for ring in self.rings.values())
-        nbytes = self.view.arena.nbytes + self.tree.nbytes + self.scorer.nbytes + rings + mass
+        bias = None if self._bias is None or self._bias.dim() == 1 else self._bias  # one row's is the arena's
+        opened = storage_bytes((bias, *self._angles, self.carry))
+        nbytes = self.view.arena.nbytes + self.tree.nbytes + self.scorer.nbytes + rings + mass + opened
         return CacheUsage(self.length, self.context.slots, self.context.slots, nbytes)
 
     def stats(self) -> dict:
@@ -364,12 +380,15 @@ def _allocator(config: MemoryConfig) -> FocusAllocator:
 
 def _check(spec: ModelSpec, config: MemoryConfig) -> None:
     """Settings that cannot work, before anything is read."""
-    # At worst the tail is a block less one, the recent part begins inside a block, and a chunk comes.
+    _check_gists(config)
+    # At worst the tail is a block less one, the recent part begins inside a block, and a chunk comes; of each level
+    # there are a group less one of gists at either end of the far part.
     least = (config.protect_first + 2) * config.block + config.recent_tokens + config.read_chunk - 2
+    least += 2 * (Grid().fanout - 1) * sum(config.gist_slots)
     if config.budget < least:
         raise BudgetError(
             f"memory.budget {config.budget} cannot hold {config.protect_first} protected blocks, "
-            f"{config.recent_tokens} recent tokens, the open block and {config.read_chunk} new tokens; "
+            f"{config.recent_tokens} recent tokens, the open block, {config.read_chunk} new tokens and their gists; "
             f"set it to {least} or more, or lower memory.recent_tokens"
         )
     if config.budget > spec.max_position:
@@ -381,3 +400,14 @@ def _check(spec: ModelSpec, config: MemoryConfig) -> None:
         raise ConfigError(f"memory.cache megacontext cannot move the keys of a {spec.family} model yet; use full")
     if config.mode == "exact" and (any(config.gist_slots) or len(spec.memory_layers) < spec.layers):
         raise ConfigError("memory.mode exact recomputes tokens: it needs gist_slots of 0 and no layer with a window")
+
+
+def _check_gists(config: MemoryConfig) -> None:
+    """A gist is chosen from the tokens, or the children's slots, that it stands for."""
+    most = config.block
+    for slots in config.gist_slots:
+        if not 0 <= slots <= most:
+            raise ConfigError(f"memory.gist_slots {list(config.gist_slots)}: {slots} is not between 0 and {most}")
+        most = Grid().fanout * slots
+    if not config.gist_slots:
+        raise ConfigError("memory.gist_slots is empty; give one number per level, such as [0, 0, 0, 0]")

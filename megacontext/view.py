@@ -12,6 +12,7 @@ many positions lie unused, or the model's last one comes near, all are numbered 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ class View:
 
     def rows_index(self, runs: Sequence[Slots]) -> slice | Tensor:
         """A slice where the runs are one, else a tensor of slots."""
-        if runs[-1].stop - runs[0].start == sum(map(len, runs)):
+        if all(left.stop == right.start for left, right in pairwise(runs)):
             return slice(runs[0].start, runs[-1].stop)
         return torch.tensor([slot for run in runs for slot in run], device=self.spec.device)
 

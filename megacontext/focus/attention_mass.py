@@ -13,6 +13,7 @@ from torch import Tensor
 
 from megacontext.arena import Arena, Slots
 from nanochat.hook import ModelSpec
+from nanochat.kv_cache import storage_bytes
 
 ROWS = 8  # newest rows of a pass whose queries are kept
 
@@ -58,7 +59,7 @@ class AttentionMass:
 
     @property
     def nbytes(self) -> int:
-        return self.recent.untyped_storage().nbytes() + self.total.untyped_storage().nbytes()
+        return storage_bytes((self.recent, self.total, *self._queries))
 
     def copy(self) -> AttentionMass:
         """An independent meter with the same sums."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import torch
 
 from megacontext.arena import Page
+from megacontext.cache import ContextCache
 from megacontext.config import MemoryConfig
+from megacontext.focus.base import Moment, Scorer, Scores
 from megacontext.models.llama import Llama, LlamaConfig
-from megacontext.testing.toy import toy_model
+from megacontext.testing.toy import ids, run, toy_model
 from nanochat.hook import BaseModel, ModelSpec
 
 SMALL = {"n_layer": 2, "n_head": 2, "n_kv_head": 1, "n_embd": 32, "vocab_size": 64}
@@ -94,3 +98,60 @@ class RandomWeights:
     def tensor(self, name: str) -> torch.Tensor:
         shape = self.shapes[name]
         return torch.ones(shape) if len(shape) == 1 else torch.randn(shape, generator=self._rng) * 0.25
+
+
+class NoisyScorer(Scorer):
+    """Anything in [-1, 1] for some blocks, new each time: the worst a focus can do."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = Random(seed)
+
+    def score(self, moment: Moment) -> Scores:
+        blocks = moment.context.sealed // moment.context.grid.block
+        return {self.rng.randrange(blocks): self.rng.uniform(-1, 1) for _ in range(6)} if blocks else {}
+
+    def copy(self) -> NoisyScorer:
+        twin = NoisyScorer()
+        twin.rng.setstate(self.rng.getstate())
+        return twin
+
+
+def converse(
+    model: BaseModel,
+    cache: ContextCache,
+    seed: int = 0,
+    turns: int = 4,
+    check: Callable[[ContextCache], None] | None = None,
+) -> None:
+    """Prompts of 1 to 90 tokens, and answers, checked after every pass."""
+    rng = Random(seed)
+
+    def step(token_ids: list[int]) -> None:
+        logits = run(model, cache, ids(model, token_ids))
+        assert logits.isfinite().all()
+        cache.maintain(model)
+        (check or check_laws)(cache)
+
+    for _ in range(turns):
+        prompt = [rng.randrange(VOCAB) for _ in range(rng.choice((1, 2, 7, 30, 90)))]
+        done, body = 0, len(prompt) - 1
+        while done < body:
+            rows = cache.room(min(rng.choice((1, 3, 50)), body - done))
+            step(prompt[done : done + rows])
+            done += rows
+        cache.maintain(model, prompt=len(prompt))
+        (check or check_laws)(cache)
+        step(prompt[-1:])
+        for _ in range(rng.choice((1, 12))):
+            step([rng.randrange(VOCAB)])
+
+
+def check_laws(cache: ContextCache) -> None:
+    context, view = cache.context, cache.view
+    context.check()
+    context.check_budget()
+    view.check(context)
+    assert context.history == cache.length == len(cache.tree)
+    assert cache.usage.read_slots == cache.usage.resident_slots == context.slots <= cache.config.budget
+    assert view.arena.position[view.arena.visible].max(initial=-1) < cache.spec.max_position
+    assert context.covering(0).level == 0 or not cache.config.protect_first if context.sealed else True

@@ -230,3 +230,11 @@ def test_a_copy_goes_its_own_way():
         twin.step()
     conversation.check()
     twin.check()
+
+
+@pytest.mark.parametrize("runs", [[(3, 4), (4, 8), (8, 9)], [(7, 8), (0, 4), (12, 13)], [(5, 8), (0, 2)], [(2, 3)]])
+def test_rows_go_to_the_slots_of_their_runs_and_nowhere_else(runs):
+    """Three runs can be as long as the way from the first to the last, and yet lie elsewhere."""
+    runs = [range(*run) for run in runs]
+    at = Conversation(0).view.rows_index(runs)
+    assert torch.arange(20)[at].tolist() == [slot for run in runs for slot in run]
