@@ -40,15 +40,8 @@ def build_cache(spec: ModelSpec, config: MemoryConfig, *, sink: Sink | None = No
     if config.cache == "full":
         return DenseCache(spec)
     if config.cache == "recency":
-        config = recency(config)
+        config = config.recency_only()
     return ContextCache(spec, config, sink=sink)
-
-
-def recency(config: MemoryConfig) -> MemoryConfig:
-    """The same budget spent on the first blocks and the last tokens alone (StreamingLLM's way, arXiv 2309.17453)."""
-    newest = config.budget - (config.protect_first + 2) * config.block - config.read_chunk + 2
-    alone = {"scorer": "recency", "far_blocks": 0, "prompt_blocks": 0, "recent_tokens": max(newest, 0)}
-    return config.model_copy(update={**alone, "reread_tokens": 0, "gist_slots": (0,) * len(config.gist_slots)})
 
 
 class ContextCache(KVCache):
@@ -219,7 +212,7 @@ class ContextCache(KVCache):
 
     def _page_in(self, plan: Plan, prompt: int, scores: Scores) -> int:
         """Make the view show the plan. Returns pages copied."""
-        if any(self.config.gist_slots) and self.mass is not None:
+        if self.mass is not None:
             self._fold_leavers(plan, self.mass)
         self.context = plan.context
         moved = self.view.follow(plan.context, self.tree, self._recent_start()) if plan.edits else 0
@@ -229,11 +222,15 @@ class ContextCache(KVCache):
 
     def _fold_leavers(self, plan: Plan, mass: AttentionMass) -> None:
         """Pages about to leave: now it is known what later text looked at, so their gists can be made."""
-        stay = {e.start // self.config.block for e in plan.context.entries if e.level == 0}
+        stay = set(plan.context.entries)
         for number, frame in self.view.pages.items():
-            if number not in stay:
-                self.tree.fold(number, mass.total[:, :, frame.start : frame.stop])
+            if self.grid.page(number) not in stay:
+                if any(self.config.gist_slots):
+                    self.tree.fold(number, mass.total[:, :, frame.start : frame.stop])
                 mass.forget(frame)
+        for span, slots in self.view.gists.items():
+            if span not in stay:
+                mass.forget(slots)
 
     @property
     def _bounded(self) -> bool:
@@ -381,15 +378,11 @@ def _allocator(config: MemoryConfig) -> FocusAllocator:
 def _check(spec: ModelSpec, config: MemoryConfig) -> None:
     """Settings that cannot work, before anything is read."""
     _check_gists(config)
-    # At worst the tail is a block less one, the recent part begins inside a block, and a chunk comes; of each level
-    # there are a group less one of gists at either end of the far part.
-    least = (config.protect_first + 2) * config.block + config.recent_tokens + config.read_chunk - 2
-    least += 2 * (Grid().fanout - 1) * sum(config.gist_slots)
-    if config.budget < least:
+    if config.budget < config.least_budget:
         raise BudgetError(
             f"memory.budget {config.budget} cannot hold {config.protect_first} protected blocks, "
             f"{config.recent_tokens} recent tokens, the open block, {config.read_chunk} new tokens and their gists; "
-            f"set it to {least} or more, or lower memory.recent_tokens"
+            f"set it to {config.least_budget} or more, or lower memory.recent_tokens"
         )
     if config.budget > spec.max_position:
         raise BudgetError(
