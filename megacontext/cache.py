@@ -372,6 +372,7 @@ def _allocator(config: MemoryConfig) -> FocusAllocator:
         gist_budget=config.gist_budget,
         fill=config.prompt_fill,
         sharpness=config.prompt_sharpness,
+        neighbours=config.prompt_neighbours,
     )
 
 

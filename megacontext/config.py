@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from megacontext.span import Grid
+
 PATH = "a path"  # marks the fields that `config_loader` makes absolute
 FilePath = Annotated[str, PATH]
 
@@ -58,6 +60,8 @@ class MemoryConfig(Section):
     """Exact blocks far from the tail when a prompt ends."""
     prompt_sharpness: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Share of the best block's score that another one needs to be shown when a prompt ends."""
+    prompt_neighbours: Annotated[int, Field(ge=0)] = 0
+    """Of so many of the best blocks, those on both sides come along when a prompt ends."""
     prompt_near: bool = True
     """Whether far blocks stand right before the prompt when it ends, instead of before the recent text."""
     prompt_fill: bool = False
@@ -88,6 +92,20 @@ class MemoryConfig(Section):
     """What decides which blocks deserve detail."""
     seed: int = 0
     """Seed of the random scorer."""
+
+    @property
+    def least_budget(self) -> int:
+        """Slots that the protected ends, the open block, a chunk and gists take at worst: the recent part begins inside
+        a block, the tail is a block less one, and of each level a group less one of gists lies at both far ends.
+        """
+        ends = (self.protect_first + 2) * self.block + self.recent_tokens + self.read_chunk - 2
+        return ends + 2 * (Grid().fanout - 1) * sum(self.gist_slots)
+
+    def recency_only(self) -> MemoryConfig:
+        """The same slots for the first blocks and the last tokens alone (StreamingLLM's way, arXiv 2309.17453)."""
+        newest = self.recent_tokens + self.budget - self.least_budget
+        alone = {"scorer": "recency", "far_blocks": 0, "prompt_blocks": 0, "recent_tokens": max(newest, 0)}
+        return self.model_copy(update={**alone, "reread_tokens": 0, "gist_slots": (0,) * len(self.gist_slots)})
 
 
 class ChatConfig(Section):

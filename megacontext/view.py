@@ -144,7 +144,7 @@ class View:
         """Compact positions: first blocks, far pages in their order (then frame `newcomer`), the rest in time order.
 
         prompt: rows of a prompt that has just ended; then the far pages stand right before it, after the recent text,
-        in the order of their `worth`, the best one last.
+        neighbours together and in time order, the group with the best `worth` last.
         """
         block, position = self.block, self.arena.position
         recent = recent_start // block
@@ -152,7 +152,10 @@ class View:
         others = sorted(n for n in self.pages if n != newcomer)
         first = [n for n in others if n < self.protect_first]
         far = [n for n in others if self.protect_first <= n < recent]
-        far.sort(key=lambda n: (worth or {}).get(n, 0.0) if prompt else position[self.pages[n].start])
+        if prompt:
+            far = _by_worth(far, worth or {})
+        else:
+            far.sort(key=lambda n: position[self.pages[n].start])
         before = [*first, *(n for n in others if recent <= n < turn)] if prompt else first
         after = [n for n in others if n >= turn]
         order = [self.pages[n] for n in (*before, *far)]
@@ -183,3 +186,15 @@ class View:
             "vacant": list(self.vacant),
         }
         return twin
+
+
+def _by_worth(numbers: Sequence[int], worth: Mapping[int, float]) -> list[int]:
+    """Runs of neighbouring blocks, each in time order, the run that holds the best block last."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    runs.sort(key=lambda run: max(worth.get(n, 0.0) for n in run))
+    return [number for run in runs for number in run]

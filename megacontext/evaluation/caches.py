@@ -41,16 +41,10 @@ def settings(name: str, memory: MemoryConfig) -> MemoryConfig | None:
         return None
     changes: dict[str, Any] = {"cache": MEGACONTEXT}
     if name == RECENCY:
-        changes |= {"scorer": RECENCY, "far_blocks": 0, "prompt_blocks": 0, "recent_tokens": most_recent(memory)}
+        memory = memory.recency_only()
     elif name in SCORERS:
         changes |= {"scorer": name}
     return memory.model_copy(update=changes)
-
-
-def most_recent(memory: MemoryConfig) -> int:
-    """The most recent tokens that fit beside the first blocks, a block that is filling and the rows of a pass."""
-    fixed = memory.protect_first * memory.block + memory.block + max(memory.block, memory.read_chunk)
-    return max(memory.budget - fixed, 0)
 
 
 def make_contender(name: str, spec: ModelSpec, memory: MemoryConfig) -> Contender:

@@ -41,7 +41,8 @@ class FocusAllocator:
     prompt_blocks: see above. expand_above: a score that deserves detail. hysteresis: what a block in view may score
     less than a newcomer and still stay. cooldown: ticks an edit stays untouched. max_edits: expansions of one
     steady tick. gist_budget: slots that gists may take. fill: whether unscored blocks in view may keep free places when
-    a prompt has ended. sharpness: share of the best score that others need then.
+    a prompt has ended. sharpness: share of the best score that others need then. neighbours: of so many of the best,
+    the blocks on both sides come along then, since what is asked for may begin or end there.
     """
 
     protect_first: int = 1
@@ -55,6 +56,7 @@ class FocusAllocator:
     gist_budget: int = 0
     fill: bool = False
     sharpness: float = 0.5
+    neighbours: int = 0
 
     # --- the parts of history ---
 
@@ -165,7 +167,19 @@ class FocusAllocator:
             else:
                 newcomers += entry.level > 0
                 chosen.append(page)
+        if sharp:
+            chosen += self._beside(context, chosen, places)
         return chosen, refused
+
+    def _beside(self, context: WorkingContext, chosen: list[Span], places: int) -> list[Span]:
+        """The far blocks next to the best of the chosen ones, as far as there are places."""
+        low, high, block = self.first_end(context), self.recent_start(context), context.grid.block
+        found: list[Span] = []
+        for best in chosen[: self.neighbours]:
+            for page in (context.grid.page(best.start // block - 1), context.grid.page(best.start // block + 1)):
+                if low <= page.start and page.end <= high and page not in chosen and page not in found:
+                    found.append(page)
+        return found[: max(places - len(chosen), 0)]
 
     def _keep(self, pages: list[Span], chosen: list[Span], held: set[Span], places: int, sharp: bool) -> set[Span]:
         """The far pages that stay: those on hold and the chosen ones (first when a prompt ends), then the newest."""

@@ -63,7 +63,7 @@ class Tick(Event):
     """One refocus, or up to 32 consecutive ones summed (`ticks`): counts added, shares averaged, times as median.
 
     `tick` is the index of the last one summed. latency_ms: wall time by part (score, plan, page, assemble, forward,
-    total); latency_p95_ms stands only in a sum.
+    total); latency_p95_ms stands only in a sum. transient: where blocks start that changed and changed back within it.
     """
 
     type: ClassVar[str] = "tick"
@@ -92,11 +92,15 @@ class Tick(Event):
     disk_bytes: int | None = None
     pages_moved: int | None = None
     bytes_moved: int | None = None
+    transient: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Edit(Event):
-    """One edit of the view. [start, end) in tokens; levels before and after; why the allocator chose it."""
+    """One edit of the view, or what several of one span within a sum of ticks come to.
+
+    [start, end) in tokens; levels before and after; why the allocator chose it.
+    """
 
     tick: int
     start: int

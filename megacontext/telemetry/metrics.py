@@ -72,6 +72,7 @@ _TABLE = (
     Metric("faults", "pages that were wanted and not resident this tick", "count", "sum"),
     Metric("recomputed_blocks", "blocks run through the model again this tick", "count", "sum"),
     Metric("lod_counts", "entries in view per level", "count"),
+    Metric("transient", "starts of blocks that changed and changed back within a sum of ticks", "tokens"),
     # quality
     Metric(
         "delta_nll",
