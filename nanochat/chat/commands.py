@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
-from pathlib import Path
 from typing import NamedTuple
 
 from megacontext.errors import MegaContextError
 from nanochat.chat.meter import context_lines, stats_lines, tree_lines
 from nanochat.chat.output import note
-from nanochat.chat.talk import Talk
+from nanochat.chat.talk import Talk, open_document
 
 
 class Leave(Exception):
@@ -62,7 +61,7 @@ def _read(talk: Talk, rest: str) -> None:
         note("which file? /read FILE")
         return
     try:
-        talk.read(Path(rest.strip("\"'")))
+        talk.read(open_document(rest.strip("\"'")))
     except MegaContextError as error:
         note(f"error: {error}")
 

@@ -15,6 +15,7 @@ from megacontext.telemetry.sinks import payload
 from nanochat.hook import KVCache
 
 WIDTH = 100
+UNJUDGED = ("utilization",)  # between turns: a prompt's end leaves places empty on purpose
 
 
 def stats_of(cache: KVCache) -> dict[str, Any]:
@@ -127,7 +128,8 @@ def stats_lines(cache: KVCache, turn: Turn | None) -> list[str]:
 def _stat_line(name: str, value: Any) -> str:
     metric = METRICS.get(name)
     unit = "" if metric is None or metric.unit in ("count", "name", "share") else f" {metric.unit}"
-    verdict = "" if metric is None or not isinstance(value, (int, float)) else metric.judge(value)
+    unjudged = metric is None or name in UNJUDGED or not isinstance(value, (int, float))
+    verdict = "" if metric is None or unjudged else metric.judge(value)
     mark = "  (investigate)" if verdict == "investigate" else ""
     return f"  {name:<22} {_value(value)}{unit}{mark}"
 

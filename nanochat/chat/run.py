@@ -76,8 +76,9 @@ def _logged_run(flags: argparse.Namespace, settings: LoadedConfig[DemoConfig], o
 
 def _converse(flags: argparse.Namespace, config: DemoConfig, output: Output, sink: Sink) -> int:
     from nanochat.chat.setup import open_talk
+    from nanochat.chat.talk import open_document
 
-    documents = [_document(name) for name in flags.read or ()]
+    documents = [open_document(name) for name in flags.read or ()]
     prompts = _prompts(flags)
     with open_talk(config, output, sink) as talk:
         for document in documents:
@@ -114,13 +115,6 @@ def _prompts(flags: argparse.Namespace) -> list[str] | None:
 
 def _prompt(text: str) -> str:
     return sys.stdin.read() if text == "-" else text
-
-
-def _document(name: str) -> Path:
-    path = Path(name)
-    if not path.expanduser().is_file():
-        raise ConfigError(f"--read {name}: there is no such file")
-    return path
 
 
 def _run_start(settings: LoadedConfig[DemoConfig]) -> RunStart:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from megacontext.conversation import Conversation
 from megacontext.errors import ConfigError
@@ -10,6 +11,13 @@ from megacontext.turns import TurnResult
 from nanochat.chat.meter import folded_tokens, meter, stats_of
 from nanochat.chat.output import Output, note
 from nanochat.chat.terminal import CtrlC, progress
+
+
+class Document(NamedTuple):
+    """A text to take into memory, and what to call it."""
+
+    name: str
+    text: str
 
 
 class Talk:
@@ -41,14 +49,14 @@ class Talk:
         self._tell(result, folded)
         return result
 
-    def read(self, path: Path) -> TurnResult:
-        """Take a document into memory. Raises ConfigError if it is no readable text. Ctrl-C keeps what was read."""
-        text, folded = read_text(path), folded_tokens(self.conversation.cache)
-        with CtrlC() as stop, progress(f"reading {path.name}") as bar:
-            result = self.conversation.read(text, name=path.name, progress=bar, cancelled=stop)
+    def read(self, document: Document) -> TurnResult:
+        """Take a document into memory. Ctrl-C keeps what was read."""
+        name, folded = document.name, folded_tokens(self.conversation.cache)
+        with CtrlC() as stop, progress(f"reading {name}") as bar:
+            result = self.conversation.read(document.text, name=name, progress=bar, cancelled=stop)
         self.output.read(result)
         stopped = ", stopped before its end" if result.event.stop == "interrupted" else ""
-        note(f"read {path.name}: {result.event.prompt_tokens:,} tokens{stopped}")
+        note(f"read {name}: {result.event.prompt_tokens:,} tokens{stopped}")
         self._tell(result, folded)
         return result
 
@@ -69,15 +77,16 @@ class Talk:
             self._failure_told = True
 
 
-def read_text(path: Path) -> str:
-    """A document as text. Raises ConfigError: not there, not text, empty."""
+def open_document(name: str) -> Document:
+    """A file's text. Raises ConfigError: not there, not text, empty."""
+    path = Path(name).expanduser()
     try:
-        data = path.expanduser().read_bytes()
+        data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}): name a text file") from error
+        raise ConfigError(f"{name}: cannot be read ({error.strerror}): name a text file") from error
     if b"\0" in data[:8192]:
-        raise ConfigError(f"{path}: this is no text (it holds zero bytes): convert it to plain text first")
+        raise ConfigError(f"{name}: this is no text (it holds zero bytes): convert it to plain text first")
     text = data.decode("utf-8-sig", "replace")
     if not text.strip():
-        raise ConfigError(f"{path}: the file is empty: there is nothing to read")
-    return text
+        raise ConfigError(f"{name}: the file is empty: there is nothing to read")
+    return Document(path.name, text)

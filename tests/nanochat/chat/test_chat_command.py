@@ -16,7 +16,7 @@ from tests_chat import ROOT, Done, Home, command, environment
 
 from megacontext.errors import ConfigError
 from megacontext.telemetry.schema import validate_line
-from nanochat.chat.talk import read_text
+from nanochat.chat.talk import open_document
 
 Chat = Callable[..., Done]
 
@@ -153,7 +153,16 @@ def test_a_document_that_is_not_there_is_a_usage_error(chat: Chat) -> None:
 
 def test_a_binary_file_is_no_document(home: Home) -> None:
     with pytest.raises(ConfigError, match="no text"):
-        read_text(home.model)
+        open_document(str(home.model))
+
+
+@pytest.mark.parametrize("name", ["no.txt", ".", "empty.txt"])
+def test_a_document_that_cannot_be_read_is_told_before_the_model_is_loaded(chat: Chat, home: Home, name: str) -> None:
+    (home.path / "empty.txt").write_text(" \n", encoding="utf-8")
+    done = chat("--read", name, "-p", "hi")
+    assert done.returncode == 2
+    assert f"error: {name}: " in done.stderr
+    assert "is ready" not in done.stderr
 
 
 def test_a_session_goes_on_where_it_stopped(chat: Chat, home: Home) -> None:
