@@ -245,13 +245,9 @@ class ContextCache(KVCache):
     def _focus_on_prompt(self, model: BaseModel, rows: int, words: tuple[int, int]) -> None:
         """Few and sharp, before the answer's first token; then the prompt is read again under the view it asked for."""
         self._held = None
-        scores = self._refocus("prompt", reserve=max(self._reserve, 1), model=model, prompt=rows, words=words)
-        if not self._bounded:
-            self._held = scores  # no choice had to be made yet
-            return
-        self._held = dict.fromkeys((page.start // self.config.block for page in self.far_pages), 1.0)
+        self._held = self._refocus("prompt", reserve=max(self._reserve, 1), model=model, prompt=rows, words=words)
         wanted = min(rows, self.config.reread_tokens)
-        if not wanted or self.config.mode == "exact":
+        if not wanted or not self._bounded or self.config.mode == "exact":
             return
         last = self.context.sealed // self.config.block
         count = -(-max(wanted - self.context.tail, 0) // self.config.block)

@@ -26,7 +26,7 @@ def small_model(generation: str = "G0", *, seed: int = 0, **sizes: Any) -> BaseM
 
 
 def small_config(**changes: Any) -> MemoryConfig:
-    """Blocks of 4, a budget of 48 slots."""
+    """Blocks of 4, a budget of 48 slots; what a release may tune stands here, so that tests do not change with it."""
     settings = {
         "budget": 48,
         "block": 4,
@@ -36,8 +36,15 @@ def small_config(**changes: Any) -> MemoryConfig:
         "prompt_blocks": 2,
         "reread_tokens": 8,
         "position_slack": 16,
+        "prompt_recent_tokens": 0,
+        "prompt_sharpness": 0.7,
+        "prompt_neighbours": 0,
+        "prompt_near": True,
+        "prompt_fill": False,
+        "tick_tokens": 1,
     }
-    return MemoryConfig(**{**settings, **changes})
+    known = {name: value for name, value in settings.items() if name in MemoryConfig.model_fields}
+    return MemoryConfig(**{**known, **changes})
 
 
 def random_page(spec: ModelSpec, rows: int, seed: int) -> Page:
