@@ -7,7 +7,7 @@ the tick's `transient`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from megacontext.telemetry.sinks import Sink
 from megacontext.telemetry.timing import percentile
 
 LONGEST_SUM = 32
-MOST_BLOCKS = 40  # blocks that a sum may touch before it goes out: a tick's line stays below a kilobyte
+MOST_TRANSIENT = 40  # blocks that may come and go before a sum goes out: a tick's line stays below a kilobyte
 
 Edit = Expand | Collapse
 
@@ -35,7 +35,7 @@ class TickSummary:
         self._sink = sink
         self._every = every
         self._ticks: list[Tick] = []
-        self._edits: list[Edit] = []
+        self._edits = Edits()
         self._at_prompt = False
 
     def emit(self, event: Event) -> None:
@@ -43,7 +43,7 @@ class TickSummary:
             self.add(event)
         elif isinstance(event, (Expand, Collapse)):
             self._turn_to(event)
-            self._edits.append(event)
+            self._edits.add(event)
         else:
             self.flush()
             self._sink.emit(event)
@@ -52,7 +52,7 @@ class TickSummary:
         """Take one tick; the sum goes out when it is full."""
         self._turn_to(tick)
         self._ticks.append(tick)
-        if len(self._ticks) >= self._every or len(_blocks(self._edits)) >= MOST_BLOCKS:
+        if len(self._ticks) >= self._every or len(self._edits.transient) >= MOST_TRANSIENT:
             self.flush()
 
     def _turn_to(self, event: Tick | Edit) -> None:
@@ -65,38 +65,40 @@ class TickSummary:
     def flush(self) -> None:
         """Emit what has been collected, if anything."""
         ticks, self._ticks = self._ticks, []
-        edits, self._edits = self._edits, []
-        changed = net(edits)
-        for edit in changed:
+        edits, self._edits = self._edits, Edits()
+        for edit in edits.net():
             self._sink.emit(edit)
         if ticks:
-            transient = sorted(_blocks(edits) - _blocks(changed))
-            self._sink.emit(replace(summarise(ticks), transient=transient or None))
+            self._sink.emit(replace(summarise(ticks), transient=sorted(edits.transient) or None))
 
     def close(self) -> None:
         self.flush()
         self._sink.close()
 
 
-def net(edits: Iterable[Edit]) -> list[Edit]:
-    """What these edits come to: the last one of each span whose level is another than before, in an order that can be
-    applied: folds from fine to coarse, then expansions from coarse to fine.
-    """
-    first: dict[tuple[int, int], Edit] = {}
-    last: dict[tuple[int, int], Edit] = {}
-    for edit in edits:
+class Edits:
+    """Edits by span: the level before the first, and the last. transient: starts of blocks that are as they were."""
+
+    def __init__(self) -> None:
+        self._before: dict[tuple[int, int], int] = {}
+        self._last: dict[tuple[int, int], Edit] = {}
+        self.transient: set[int] = set()
+
+    def add(self, edit: Edit) -> None:
         span = (edit.start, edit.end)
-        first.setdefault(span, edit)
-        last[span] = edit
-    changed = [edit for span, edit in last.items() if edit.to_level != first[span].from_level]
-    folds = [edit for edit in changed if isinstance(edit, Collapse)]
-    opened = [edit for edit in changed if isinstance(edit, Expand)]
-    return [*sorted(folds, key=lambda e: e.to_level), *sorted(opened, key=lambda e: -e.from_level)]
+        before = self._before.setdefault(span, edit.from_level)
+        self._last[span] = edit
+        if min(edit.from_level, edit.to_level) == 0:  # a block; what is coarser follows from its blocks
+            (self.transient.add if edit.to_level == before else self.transient.discard)(edit.start)
 
-
-def _blocks(edits: Iterable[Edit]) -> set[int]:
-    """Where the blocks among the edited spans start; what is coarser follows from them."""
-    return {edit.start for edit in edits if min(edit.from_level, edit.to_level) == 0}
+    def net(self) -> list[Edit]:
+        """The last edit of each span whose level changed, in an order that can be applied: folds from fine to coarse,
+        then expansions from coarse to fine.
+        """
+        changed = [edit for span, edit in self._last.items() if edit.to_level != self._before[span]]
+        folds = [edit for edit in changed if isinstance(edit, Collapse)]
+        opened = [edit for edit in changed if isinstance(edit, Expand)]
+        return [*sorted(folds, key=lambda e: e.to_level), *sorted(opened, key=lambda e: -e.from_level)]
 
 
 def summarise(ticks: Sequence[Tick]) -> Tick:
