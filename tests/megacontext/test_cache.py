@@ -87,11 +87,6 @@ class TestOnWindows(ContextCacheTests):
         return toy_model("G2", sequence_len=128, n_layer=2)
 
 
-class TestOnWindowsWithGists(TestOnWindows):
-    gist_slots = (1, 0)
-    budget = 104
-
-
 # --- what the tests below share ---
 
 
@@ -139,7 +134,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("tiny", [False, True], ids=["", "hardly any positions"])
 @pytest.mark.parametrize("name", MODELS)
 def test_the_laws_hold_and_pages_are_the_trees_after_every_pass(name, tiny, seed):
@@ -148,13 +143,13 @@ def test_the_laws_hold_and_pages_are_the_trees_after_every_pass(name, tiny, seed
     converse(model, cache, seed, turns=8, check=check_pages)
 
 
-@pytest.mark.parametrize("gist_slots", [(0, 0, 0, 0), (1, 1, 1, 1), (2, 1, 0, 0)])
+@pytest.mark.parametrize("gist_slots", [(0, 0, 0, 0), (2, 1, 1, 0)])
 @pytest.mark.parametrize("scorer", ["mix", "lexical", "semantic", "attention", "recency", "random"])
 def test_every_scorer_keeps_the_laws(scorer, gist_slots):
     model = small_llama()
     budget = 48 if not any(gist_slots) else 300
     cache = ContextCache(model.spec, small_config(scorer=scorer, gist_slots=gist_slots, budget=budget, gist_budget=9))
-    converse(model, cache, seed=1, turns=10)
+    converse(model, cache, seed=1, turns=6)
 
 
 def test_a_prompt_longer_than_the_budget_is_read_and_answered_far_past_it():
@@ -381,8 +376,7 @@ def test_a_prompt_of_hardly_any_tokens_is_a_prompt(scorer, turn):
 # --- fork and rollback ---
 
 
-@pytest.mark.parametrize("scorer", ["mix", "random", "attention"])
-@pytest.mark.parametrize("gist_slots", [(0, 0, 0, 0), (1, 1)])
+@pytest.mark.parametrize(("scorer", "gist_slots"), [("mix", (0, 0)), ("random", (0, 0)), ("attention", (1, 1))])
 @pytest.mark.parametrize("name", MODELS)
 def test_forks_past_the_budget_go_on_as_if_there_were_no_other(name, gist_slots, scorer):
     model = MODELS[name](False)
@@ -464,7 +458,7 @@ def test_a_stale_mark_raises():
 # --- what is refused ---
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(14))
 def test_the_budget_that_an_error_names_holds_whatever_comes(seed):
     rng = Random(seed)
     gists = rng.choice(((0, 0, 0, 0), (0, 0, 0, 0), (1, 1, 1, 1), (2, 1, 1, 0)))
@@ -483,7 +477,7 @@ def test_the_budget_that_an_error_names_holds_whatever_comes(seed):
         ContextCache(model.spec, small_config(**settings, budget=1))
     least = int(re.search(r"set it to (\d+) or more", str(error.value))[1])
     cache = ContextCache(model.spec, small_config(**settings, budget=least), NoisyScorer(seed))
-    converse(model, cache, seed, turns=6)
+    converse(model, cache, seed, turns=4)
     with pytest.raises(BudgetError):
         ContextCache(model.spec, small_config(**settings, budget=least - 1))
 

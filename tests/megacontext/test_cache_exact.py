@@ -38,11 +38,7 @@ class Checked:
         check_laws(self.cache)
 
 
-MODELS = {
-    "llama": small_llama,
-    "G4": lambda: small_model("G4", window_pattern="L"),
-    "G3": lambda: small_model("G3", window_pattern="L"),
-}
+MODELS = {"llama": small_llama, "G4": lambda: small_model("G4", window_pattern="L")}
 
 
 @pytest.mark.parametrize("seed", range(4))
