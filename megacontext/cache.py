@@ -205,7 +205,7 @@ class ContextCache(KVCache):
         if self._held is not None and words is None:
             return self._held
         view = self.view
-        far_end = self._recent_start() // self.config.block
+        far_end = self._recent_start(sharp=words is not None) // self.config.block
         return self.scorer.score(
             Moment(self.context, view.arena, view.pages, view.tail, self.tree, far_end, words, self.mass, view.gists)
         )
@@ -217,7 +217,7 @@ class ContextCache(KVCache):
         self.context = plan.context
         moved = self.view.follow(plan.context, self.tree, self._recent_start()) if plan.edits else 0
         if prompt and self.config.prompt_near and self._bounded and self.config.mode != "exact":
-            self.view.renumber(self.context, self._recent_start(), prompt=prompt, worth=scores)
+            self.view.renumber(self.context, self._recent_start(sharp=True), prompt=prompt, worth=scores)
         return moved
 
     def _fold_leavers(self, plan: Plan, mass: AttentionMass) -> None:
@@ -237,8 +237,8 @@ class ContextCache(KVCache):
         """Whether something of history is out of view: until then this is a plain cache."""
         return any(entry.level for entry in self.context.entries)
 
-    def _recent_start(self) -> int:
-        return self.allocator.recent_start(self.context)
+    def _recent_start(self, sharp: bool = False) -> int:
+        return self.allocator.recent_start(self.context, sharp)
 
     # --- computing again ---
 
@@ -359,6 +359,7 @@ def _allocator(config: MemoryConfig) -> FocusAllocator:
     return FocusAllocator(
         protect_first=config.protect_first,
         recent_tokens=config.recent_tokens,
+        prompt_recent_tokens=config.prompt_recent_tokens,
         far_blocks=config.far_blocks,
         prompt_blocks=config.prompt_blocks,
         expand_above=config.expand_above,
@@ -368,7 +369,6 @@ def _allocator(config: MemoryConfig) -> FocusAllocator:
         gist_budget=config.gist_budget,
         fill=config.prompt_fill,
         sharpness=config.prompt_sharpness,
-        neighbours=config.prompt_neighbours,
     )
 
 

@@ -52,23 +52,23 @@ class MemoryConfig(Section):
     """frozen: keys and values as first computed; exact: recomputed from the earliest edit, for checking."""
     protect_first: Annotated[int, Field(ge=0)] = 1
     """Blocks at the start that always stay exact."""
-    recent_tokens: Annotated[int, Field(ge=0)] = 480
+    recent_tokens: Annotated[int, Field(ge=0)] = 256
     """Newest tokens that always stay exact."""
-    far_blocks: Annotated[int, Field(ge=0)] = 16
+    prompt_recent_tokens: Annotated[int, Field(ge=0)] = 480
+    """Newest tokens that are exact when a prompt ends, as far as the budget has places."""
+    far_blocks: Annotated[int, Field(ge=0)] = 23
     """Most exact blocks far from the tail while text flows."""
     prompt_blocks: Annotated[int, Field(ge=0)] = 4
     """Exact blocks far from the tail when a prompt ends."""
     prompt_sharpness: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Share of the best block's score that another one needs to be shown when a prompt ends."""
-    prompt_neighbours: Annotated[int, Field(ge=0)] = 0
-    """Of so many of the best blocks, those on both sides come along when a prompt ends."""
     prompt_near: bool = True
     """Whether far blocks stand right before the prompt when it ends, instead of before the recent text."""
     prompt_fill: bool = False
     """Whether blocks that are in view anyway may keep free places when a prompt ends."""
     reread_tokens: Annotated[int, Field(ge=0)] = 64
     """Newest tokens that are computed again under the new view when a prompt ends."""
-    expand_above: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    expand_above: Annotated[float, Field(ge=-1, le=1)] = 0.2
     """Score that deserves detail."""
     hysteresis: Annotated[float, Field(ge=0, le=1)] = 0.0
     """What a block in view may score less than a newcomer and still stay."""

@@ -41,12 +41,12 @@ class FocusAllocator:
     prompt_blocks: see above. expand_above: a score that deserves detail. hysteresis: what a block in view may score
     less than a newcomer and still stay. cooldown: ticks an edit stays untouched. max_edits: expansions of one
     steady tick. gist_budget: slots that gists may take. fill: whether unscored blocks in view may keep free places when
-    a prompt has ended. sharpness: share of the best score that others need then. neighbours: of so many of the best,
-    the blocks on both sides come along then, since what is asked for may begin or end there.
+    a prompt has ended. sharpness: share of the best score that others need then.
     """
 
     protect_first: int = 1
     recent_tokens: int = 480
+    prompt_recent_tokens: int = 0
     far_blocks: int = 16
     prompt_blocks: int = 2
     expand_above: float = 0.0
@@ -56,21 +56,21 @@ class FocusAllocator:
     gist_budget: int = 0
     fill: bool = False
     sharpness: float = 0.5
-    neighbours: int = 0
 
     # --- the parts of history ---
 
     def first_end(self, context: WorkingContext) -> int:
         return self.protect_first * context.grid.block
 
-    def recent_start(self, context: WorkingContext) -> int:
-        """Where the recent part begins: on the grid, so that at least `recent_tokens` are in it."""
-        start = (context.history - self.recent_tokens) // context.grid.block * context.grid.block
+    def recent_start(self, context: WorkingContext, sharp: bool = False) -> int:
+        """Where the recent part begins: on the grid, so that all recent tokens are in it."""
+        tokens = max(self.recent_tokens, self.prompt_recent_tokens) if sharp else self.recent_tokens
+        start = (context.history - tokens) // context.grid.block * context.grid.block
         return max(start, self.first_end(context))
 
-    def far_pages(self, context: WorkingContext) -> list[Span]:
+    def far_pages(self, context: WorkingContext, sharp: bool = False) -> list[Span]:
         """The exact entries that are up for choice, oldest first."""
-        low, high = self.first_end(context), self.recent_start(context)
+        low, high = self.first_end(context), self.recent_start(context, sharp)
         return [e for e in context.entries if e.level == 0 and low <= e.start and e.end <= high]
 
     def required(self, context: WorkingContext) -> int:
@@ -90,9 +90,11 @@ class FocusAllocator:
         sharp: a prompt has just ended; it makes no choice where all of history fits (L9). Raises BudgetError, with the
         number that would do, if the protected ends and the coarsest tiling do not fit.
         """
-        pages = self.far_pages(context)
         sharp = sharp and context.history + reserve > context.budget
+        pages = self.far_pages(context, sharp)
         places = self._places(context, pages, reserve)
+        back = self._recent_gaps(context, sharp)[:places]
+        places -= len(back)
         held = {p for p in pages if self._held(context, p, now)}
         chosen, refused = self._choose(context, scores, now, places, sharp, held)
         keep = self._keep(pages, chosen, held, places, sharp)
@@ -101,7 +103,7 @@ class FocusAllocator:
         work = context.apply(edits, now)
         work, edits = self._fold(work, [e.span for e in edits], edits, now)
         in_view = set(pages)
-        for page in chosen:
+        for page in [*back, *chosen]:
             if page in in_view:
                 continue
             path = work.path(page)
@@ -125,6 +127,12 @@ class FocusAllocator:
                 f"slots, and {reserve} for the next tokens; set memory.budget to {least + reserve} or more"
             )
 
+    def _recent_gaps(self, context: WorkingContext, sharp: bool) -> list[Span]:
+        """Blocks of a prompt's longer recent part that left the view while text flowed, newest first."""
+        block = context.grid.block
+        numbers = range(self.recent_start(context, sharp) // block, self.recent_start(context) // block)
+        return [context.grid.page(n) for n in reversed(numbers) if context.covering(n * block).level]
+
     def _held(self, context: WorkingContext, page: Span, now: int) -> bool:
         return self.cooldown > 0 and now - context.since[context.index(page.start)] < self.cooldown
 
@@ -138,7 +146,7 @@ class FocusAllocator:
         held: set[Span],
     ) -> tuple[list[Span], list[Refusal]]:
         """The scored far blocks that get a place, best first. While text flows, none takes the place of a held one."""
-        low, high = self.first_end(context), self.recent_start(context)
+        low, high = self.first_end(context), self.recent_start(context, sharp)
         block = context.grid.block
         ranked = []
         for number, score in scores.items():
@@ -167,19 +175,7 @@ class FocusAllocator:
             else:
                 newcomers += entry.level > 0
                 chosen.append(page)
-        if sharp:
-            chosen += self._beside(context, chosen, places)
         return chosen, refused
-
-    def _beside(self, context: WorkingContext, chosen: list[Span], places: int) -> list[Span]:
-        """The far blocks next to the best of the chosen ones, as far as there are places."""
-        low, high, block = self.first_end(context), self.recent_start(context), context.grid.block
-        found: list[Span] = []
-        for best in chosen[: self.neighbours]:
-            for page in (context.grid.page(best.start // block - 1), context.grid.page(best.start // block + 1)):
-                if low <= page.start and page.end <= high and page not in chosen and page not in found:
-                    found.append(page)
-        return found[: max(places - len(chosen), 0)]
 
     def _keep(self, pages: list[Span], chosen: list[Span], held: set[Span], places: int, sharp: bool) -> set[Span]:
         """The far pages that stay: those on hold and the chosen ones (first when a prompt ends), then the newest."""

@@ -109,7 +109,7 @@ def test_an_oracle_shows_the_blocks_of_its_hint_when_the_prompt_ends(model) -> N
 def test_recency_spends_all_its_slots_on_the_newest_tokens(model) -> None:
     config = settings("recency", MEMORY)
     assert config is not None
-    assert config.recent_tokens == 96 - 3 * 8
+    assert config.least_budget == config.budget
     assert (config.far_blocks, config.prompt_blocks, config.budget) == (0, 0, MEMORY.budget)
     cache = make_contender("recency", model.spec, MEMORY).cache
     run_episode(model, cache, [Read(toy_tokens(300))])
