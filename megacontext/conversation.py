@@ -227,7 +227,7 @@ class Conversation:
         self._turn += 1
         event = Turn(
             turn=self._turn,
-            prompt_tokens=len(reply.prompt),
+            prompt_tokens=len(self.log) - reply.start - reply.generated,
             generated_tokens=reply.generated,
             history_tokens=len(self.log),
             stop=reply.stop,

@@ -55,8 +55,9 @@ class Talk:
         with CtrlC() as stop, progress(f"reading {name}") as bar:
             result = self.conversation.read(document.text, name=name, progress=bar, cancelled=stop)
         self.output.read(result)
-        stopped = ", stopped before its end" if result.event.stop == "interrupted" else ""
-        note(f"read {name}: {result.event.prompt_tokens:,} tokens{stopped}")
+        tokens = f"{result.event.prompt_tokens:,} tokens"
+        stopped = result.event.stop == "interrupted"
+        note(f"read the first {tokens} of {name} (stopped)" if stopped else f"read {name}: {tokens}")
         self._tell(result, folded)
         return result
 

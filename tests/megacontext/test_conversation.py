@@ -270,6 +270,7 @@ def test_an_interrupted_document_ends_its_turn_where_it_was() -> None:
     assert result.event.stop == "interrupted"
     assert table.logged[-1] == END
     assert 300 < len(table.logged) < 1000
+    assert result.event.prompt_tokens == len(table.logged)
     table.say("hi")
     assert table.cache.fed == table.logged
 
