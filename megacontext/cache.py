@@ -104,7 +104,7 @@ class ContextCache(KVCache):
             self._held = None  # more than one row is new text, not the answer
         if self.context.free < rows:
             self._refocus("budget", reserve=rows)
-        if self.view.crowded(self.context, rows):
+        if self.view.crowded(self.context, rows, settled=self._held is not None):
             self.view.renumber(self.context, self._recent_start())
         positions = self._open_pass(self.view.open_rows(self.context, rows))
         self.tree.append(stream.tokens[0].tolist())

@@ -127,10 +127,10 @@ class View:
 
     # --- positions ---
 
-    def crowded(self, context: WorkingContext, rows: int) -> bool:
-        """Whether positions should be numbered anew before `rows` more rows come."""
+    def crowded(self, context: WorkingContext, rows: int, *, settled: bool = False) -> bool:
+        """Whether positions should be numbered anew before `rows` more rows come; if `settled`, only where they end."""
         unused = self.next_position - context.slots
-        return unused > self.slack or self.next_position + rows > self.spec.max_position
+        return (unused > self.slack and not settled) or self.next_position + rows > self.spec.max_position
 
     def renumber(
         self,

@@ -37,8 +37,8 @@ class Plan(NamedTuple):
 class FocusAllocator:
     """The policy. Counts in blocks unless said; scores are in [-1, 1].
 
-    protect_first: blocks at the start that stay exact. recent_tokens: so do the newest tokens. far_blocks,
-    prompt_blocks: see above. expand_above: a score that deserves detail. hysteresis: what a block in view may score
+    protect_first: blocks at the start that stay exact. recent_tokens: so do the newest tokens. prompt_recent_tokens: so
+    many of them when a prompt has ended, as far as there are places. far_blocks, prompt_blocks: see above. expand_above: a score that deserves detail. hysteresis: what a block in view may score
     less than a newcomer and still stay. cooldown: ticks an edit stays untouched. max_edits: expansions of one
     steady tick. gist_budget: slots that gists may take. fill: whether unscored blocks in view may keep free places when
     a prompt has ended. sharpness: share of the best score that others need then.
@@ -95,7 +95,7 @@ class FocusAllocator:
         places = self._places(context, pages, reserve)
         back = self._recent_gaps(context, sharp)[:places]
         places -= len(back)
-        held = {p for p in pages if self._held(context, p, now)}
+        held = {p for p in self.far_pages(context) if self._held(context, p, now)}
         chosen, refused = self._choose(context, scores, now, places, sharp, held)
         keep = self._keep(pages, chosen, held, places, sharp)
         drop = [page for page in pages if page not in keep]
@@ -108,7 +108,9 @@ class FocusAllocator:
                 continue
             path = work.path(page)
             work, edits = work.apply(path, now), [*edits, *path]
+        before = len(edits)
         work, edits = self._squeeze(work, edits, reserve, now)
+        work, edits = self._fold(work, [edit.span for edit in edits[before:]], edits, now)
         left = held.difference(work.entries)
         return Plan(tuple(edits), work, tuple(refused), tuple(sorted(left)))
 
@@ -189,8 +191,11 @@ class FocusAllocator:
     def _fold(
         self, work: WorkingContext, collapsed: list[Span], edits: list[Edit], now: int
     ) -> tuple[WorkingContext, list[Edit]]:
-        """Fold complete groups around what has just collapsed, where gists cost nothing."""
+        """Where gists cost nothing: fold complete groups around what has just collapsed or become far."""
         queue = list(collapsed)
+        boundary = self.recent_start(work) - 1
+        if 0 <= boundary < work.sealed and work.covering(boundary).level:
+            queue.append(work.covering(boundary))
         while queue:
             child = queue.pop()
             if child.level >= work.levels or work.costs[child.level]:

@@ -56,6 +56,7 @@ allocators = st.builds(
     FocusAllocator,
     protect_first=st.integers(0, 2),
     recent_tokens=st.integers(0, 17),
+    prompt_recent_tokens=st.integers(0, 26),
     far_blocks=st.integers(0, 5),
     prompt_blocks=st.integers(0, 3),
     expand_above=st.sampled_from([0.0, 0.4]),
@@ -111,7 +112,8 @@ def test_the_protected_ends_stay_exact(allocator, seed, spare, costs):
 @random_histories
 def test_newcomers_are_few_scored_and_under_their_caps(allocator, seed, spare, costs):
     for step in steps(allocator, seed, spare, costs):
-        new = newcomers(step)
+        sharp = step.sharp and step.before.history + step.reserve > step.before.budget
+        new = {page for page in newcomers(step) if page.end <= allocator.recent_start(step.before, sharp)}
         assert all(step.scores.get(page.start // GRID.block, 0) > allocator.expand_above for page in new)
         most = allocator.prompt_blocks if step.sharp else min(allocator.far_blocks, allocator.max_edits)
         assert len(new) <= most
@@ -123,10 +125,10 @@ def test_a_prompts_end_shows_few_and_sharp(allocator, seed, spare, costs):
     for step in steps(replace(allocator, fill=False), seed, spare, costs):
         if not step.sharp or step.before.history + step.reserve <= step.before.budget:
             continue
-        far = {page.start // GRID.block for page in allocator.far_pages(step.plan.context)}
+        far = {page.start // GRID.block for page in allocator.far_pages(step.plan.context, True)}
         assert len(far) <= allocator.prompt_blocks
         known = {p.start // GRID.block: p for p in (GRID.page(n) for n in step.scores) if p.end <= step.before.sealed}
-        low, high = allocator.first_end(step.before), allocator.recent_start(step.before)
+        low, high = allocator.first_end(step.before), allocator.recent_start(step.before, True)
         bonus = {n: allocator.hysteresis * (p in pages(step.before)) for n, p in known.items()}
         rank = {n: step.scores[n] + bonus[n] for n, p in known.items() if low <= p.start < high}
         rank = {n: score for n, score in rank.items() if step.scores[n] > allocator.expand_above}
@@ -291,3 +293,17 @@ def test_an_empty_history_needs_no_plan():
 def test_a_budget_error_says_what_does_not_fit():
     with pytest.raises(BudgetError, match=r"10 slots cannot hold .* set memory.budget to 21 or more"):
         FocusAllocator(1, recent_tokens=16).plan(history(20, 10), {}, 0, reserve=1)
+
+
+@quick
+@random_histories
+def test_a_prompts_end_brings_its_longer_recent_part_back_as_far_as_there_are_places(allocator, seed, spare, costs):
+    for step in steps(replace(allocator, fill=False), seed, spare, costs):
+        if not step.sharp or step.before.history + step.reserve <= step.before.budget:
+            continue
+        context, block = step.plan.context, GRID.block
+        numbers = range(allocator.recent_start(context, True) // block, allocator.recent_start(context) // block)
+        shown = [n for n in numbers if context.covering(n * block).level == 0]
+        missing = [n for n in numbers if n not in shown]
+        if costs is FREE and missing:
+            assert context.free - step.reserve < block, f"{missing} would have fitted"
