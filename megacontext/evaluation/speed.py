@@ -38,7 +38,8 @@ class WatchedRotation:
         self.inner.reserve(length)
 
     def at(self, positions: Tensor) -> Any:
-        self.largest = max(self.largest, int(positions.max()))
+        if positions.numel():  # a memory that is opened has no rows yet
+            self.largest = max(self.largest, int(positions.max()))
         return self.inner.at(positions)
 
     def rotate(self, x: Tensor, angles: Any) -> Tensor:

@@ -37,11 +37,12 @@ class Plan(NamedTuple):
 class FocusAllocator:
     """The policy. Counts in blocks unless said; scores are in [-1, 1].
 
-    protect_first: blocks at the start that stay exact. recent_tokens: so do the newest tokens. prompt_recent_tokens: so
-    many of them when a prompt has ended, as far as there are places. far_blocks, prompt_blocks: see above. expand_above: a score that deserves detail. hysteresis: what a block in view may score
-    less than a newcomer and still stay. cooldown: ticks an edit stays untouched. max_edits: expansions of one
-    steady tick. gist_budget: slots that gists may take. fill: whether unscored blocks in view may keep free places when
-    a prompt has ended. sharpness: share of the best score that others need then.
+    protect_first: blocks at the start that stay exact. recent_tokens: so do the newest tokens. prompt_recent_tokens:
+    so many of them when a prompt has ended, as far as there are places. far_blocks, prompt_blocks: see above.
+    expand_above: a score that deserves detail. hysteresis: what a block in view may score less than a newcomer and
+    still stay. cooldown: ticks an edit stays untouched. max_edits: expansions of one steady tick. gist_budget: slots
+    that gists may take. fill: whether unscored blocks in view may keep free places when a prompt has ended.
+    sharpness: share of the best score that others need then.
     """
 
     protect_first: int = 1
@@ -109,7 +110,7 @@ class FocusAllocator:
             path = work.path(page)
             work, edits = work.apply(path, now), [*edits, *path]
         before = len(edits)
-        work, edits = self._squeeze(work, edits, reserve, now)
+        work, edits = self._squeeze(work, edits, reserve, now, scores)
         work, edits = self._fold(work, [edit.span for edit in edits[before:]], edits, now)
         left = held.difference(work.entries)
         return Plan(tuple(edits), work, tuple(refused), tuple(sorted(left)))
@@ -208,12 +209,12 @@ class FocusAllocator:
         return work, edits
 
     def _squeeze(
-        self, work: WorkingContext, edits: list[Edit], reserve: int, now: int
+        self, work: WorkingContext, edits: list[Edit], reserve: int, now: int, scores: Mapping[int, float]
     ) -> tuple[WorkingContext, list[Edit]]:
         """Fold the oldest groups of gists while these are over their budget, or the whole is over its own."""
         edits = list(edits)
         while self._gist_slots(work) > self.gist_budget or work.free < reserve:
-            edit = self._oldest_fold(work) or self._oldest_page(work)
+            edit = self._oldest_fold(work) or self._least_page(work, scores)
             if edit is None:
                 self._check_least(work, reserve)
                 break
@@ -241,6 +242,8 @@ class FocusAllocator:
                 seen = parent
         return None
 
-    def _oldest_page(self, work: WorkingContext) -> Collapse | None:
+    def _least_page(self, work: WorkingContext, scores: Mapping[int, float]) -> Collapse | None:
+        """The far page that matters least, the oldest of several."""
         pages = self.far_pages(work)
-        return Collapse(work.grid.parent(pages[0])) if pages else None
+        least = min(pages, key=lambda page: scores.get(page.start // work.grid.block, 0.0), default=None)
+        return None if least is None else Collapse(work.grid.parent(least))

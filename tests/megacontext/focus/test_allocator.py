@@ -115,7 +115,7 @@ def test_newcomers_are_few_scored_and_under_their_caps(allocator, seed, spare, c
         sharp = step.sharp and step.before.history + step.reserve > step.before.budget
         new = {page for page in newcomers(step) if page.end <= allocator.recent_start(step.before, sharp)}
         assert all(step.scores.get(page.start // GRID.block, 0) > allocator.expand_above for page in new)
-        most = allocator.prompt_blocks if step.sharp else min(allocator.far_blocks, allocator.max_edits)
+        most = allocator.prompt_blocks if sharp else min(allocator.far_blocks, allocator.max_edits)
         assert len(new) <= most
 
 
