@@ -34,8 +34,9 @@ class LoggingCache(DenseCache):
         self.log.append(stream.rows)
         return super().begin(stream)
 
-    def maintain(self, model, *, prompt=0):
-        self.log.append(f"end of {prompt}" if prompt else "maintain")
+    def maintain(self, model, *, prompt=0, words=None):
+        said = f", words {words}" if words else ""
+        self.log.append(f"end of {prompt}{said}" if prompt else "maintain")
 
 
 class OneRowCache(DenseCache):
@@ -109,6 +110,13 @@ def test_a_document_is_read_without_an_end():
     cache = LoggingCache(model.spec)
     prefill(model, cache, toy_tokens(9), answer=False)
     assert cache.log == [7, "maintain", 2, "maintain"]
+
+
+def test_the_cache_is_told_which_tokens_somebody_said():
+    model = toy_model()
+    cache = LoggingCache(model.spec)
+    prefill(model, cache, toy_tokens(9), words=(3, 6))
+    assert cache.log[-3:] == ["end of 9, words (3, 6)", 1, "maintain"]
 
 
 def test_a_prompt_of_one_token_ends_at_once():
