@@ -38,7 +38,6 @@ def small_config(**changes: Any) -> MemoryConfig:
         "position_slack": 16,
         "prompt_recent_tokens": 0,
         "prompt_sharpness": 0.7,
-        "prompt_neighbours": 0,
         "prompt_near": True,
         "prompt_fill": False,
         "tick_tokens": 1,

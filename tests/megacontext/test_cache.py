@@ -337,7 +337,7 @@ def test_the_carry_survives_reading_again():
     assert torch.equal(cache.carry, model.embed(ids(model, text[-1:])).x)
 
 
-@pytest.mark.parametrize("settings", [{}, {"prompt_fill": True}, {"budget": 64, "prompt_neighbours": 1}])
+@pytest.mark.parametrize("settings", [{}, {"prompt_fill": True}])
 def test_the_pages_that_a_prompt_asked_for_stay_in_view_while_it_is_answered(settings):
     model, oracle = small_llama(), OracleScorer(4)
     cache = ContextCache(model.spec, small_config(**settings), oracle)
