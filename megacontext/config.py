@@ -52,11 +52,11 @@ class MemoryConfig(Section):
     """frozen: keys and values as first computed; exact: recomputed from the earliest edit, for checking."""
     protect_first: Annotated[int, Field(ge=0)] = 1
     """Blocks at the start that always stay exact."""
-    recent_tokens: Annotated[int, Field(ge=0)] = 256
+    recent_tokens: Annotated[int, Field(ge=0)] = 288
     """Newest tokens that always stay exact."""
     prompt_recent_tokens: Annotated[int, Field(ge=0)] = 480
     """Newest tokens that are exact when a prompt ends, as far as the budget has places."""
-    far_blocks: Annotated[int, Field(ge=0)] = 23
+    far_blocks: Annotated[int, Field(ge=0)] = 22
     """Most exact blocks far from the tail while text flows."""
     prompt_blocks: Annotated[int, Field(ge=0)] = 4
     """Exact blocks far from the tail when a prompt ends."""
@@ -68,7 +68,7 @@ class MemoryConfig(Section):
     """Whether blocks that are in view anyway may keep free places when a prompt ends."""
     reread_tokens: Annotated[int, Field(ge=0)] = 64
     """Newest tokens that are computed again under the new view when a prompt ends."""
-    expand_above: Annotated[float, Field(ge=-1, le=1)] = 0.2
+    expand_above: Annotated[float, Field(ge=-1, le=1)] = 0.35
     """Score that deserves detail."""
     hysteresis: Annotated[float, Field(ge=0, le=1)] = 0.0
     """What a block in view may score less than a newcomer and still stay."""
