@@ -116,8 +116,9 @@ class Bench:
             next(tokens)
             self._wait()
             times.append((time.perf_counter() - started) * 1000)
-            if getattr(twin, "tick", 0) != before and hasattr(twin, "times"):
-                ticks.append(sum(twin.times) * 1000)
+            report = getattr(twin, "last_tick", None)
+            if report is not None and getattr(twin, "tick", 0) != before:
+                ticks.append(report.latency_ms["total"])
         return times, ticks
 
     def _wait(self) -> None:
