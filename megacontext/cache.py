@@ -23,7 +23,7 @@ from megacontext.focus.base import Moment, Scorer, Scores
 from megacontext.focus.scorers import make_scorer
 from megacontext.gist.top_token import TopTokenGist
 from megacontext.ring import Ring
-from megacontext.span import Grid
+from megacontext.span import Grid, Span
 from megacontext.telemetry.events import Tick
 from megacontext.telemetry.sinks import NullSink, Sink
 from megacontext.tick_report import TickTimes, report
@@ -245,7 +245,7 @@ class ContextCache(KVCache):
     def _focus_on_prompt(self, model: BaseModel, rows: int, words: tuple[int, int]) -> None:
         """Few and sharp, before the answer's first token; then the prompt is read again under the view it asked for."""
         self._held = None
-        self._held = self._refocus("prompt", reserve=max(self._reserve, 1), model=model, prompt=rows, words=words)
+        self._held = self._refocus("prompt", reserve=self._reserve, model=model, prompt=rows, words=words)
         wanted = min(rows, self.config.reread_tokens)
         if not wanted or not self._bounded or self.config.mode == "exact":
             return
@@ -292,7 +292,7 @@ class ContextCache(KVCache):
     # --- what can be asked ---
 
     @property
-    def far_pages(self) -> list:
+    def far_pages(self) -> list[Span]:
         """The exact pages far from the tail, oldest first."""
         return self.allocator.far_pages(self.context)
 
