@@ -128,6 +128,17 @@ class TelemetryConfig(Section):
 
     log_dir: FilePath = "artifacts/run_logs"
     """Folder of the event logs."""
+    delta_nll: Literal["off", "exact", "full"] = "off"
+    """Score the newest tokens under the view and under this reference. exact: what is in view, computed afresh;
+    full: all of history, as far as the model was trained."""
+    delta_nll_every: Annotated[int, Field(ge=1)] = 64
+    """Ticks between two such measurements."""
+    delta_nll_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Newest tokens that are scored."""
+    wandb_project: Annotated[str, Field(min_length=1)] = "megacontext-poc"
+    """W&B project; nothing is sent unless MEGACONTEXT_ENABLE_WANDB is 1."""
+    wandb_entity: str | None = None
+    """W&B user or team; null: the account's own."""
 
 
 class SessionConfig(Section):

@@ -85,6 +85,7 @@ class Tick(Event):
     lod_counts: dict[int, int] | None = None
     delta_nll: float | None = None
     delta_nll_baseline: str | None = None
+    delta_nll_ms: float | None = None
     latency_ms: dict[str, float] | None = None
     latency_p95_ms: dict[str, float] | None = None
     baseline_ms: float | None = None
@@ -127,7 +128,10 @@ class Collapse(_Edit):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn(Event):
-    """One exchange, or a document that was read (generated_tokens 0). stop: stop, max_tokens, interrupted, read."""
+    """One exchange, or a document that was read (generated_tokens 0). stop: stop, max_tokens, interrupted, read.
+
+    From working_budget to delta_nll_baseline: what the turn's ticks come to. notes: which setting made it.
+    """
 
     type: ClassVar[str] = "turn"
     turn: int
@@ -141,6 +145,17 @@ class Turn(Event):
     itl_p50_ms: float | None = None
     itl_p95_ms: float | None = None
     resident_bytes: int | None = None
+    working_budget: int | None = None
+    active_slots: int | None = None
+    utilization: float | None = None
+    swap_rate: float | None = None
+    residency: float | None = None
+    num_expand: int | None = None
+    num_collapse: int | None = None
+    latency_ms: dict[str, float] | None = None
+    delta_nll: float | None = None
+    delta_nll_baseline: str | None = None
+    notes: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

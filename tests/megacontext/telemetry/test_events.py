@@ -193,7 +193,7 @@ def test_the_json_schema_covers_every_type_with_its_envelope() -> None:
 
 @pytest.mark.parametrize("cls", [Tick, Turn])
 def test_every_figure_of_an_event_stands_in_the_table(cls: type[Event]) -> None:
-    others = {"type", "tick", "ticks", "reason", "latency_p95_ms", "turn", "stop", "name"}
+    others = {"type", "tick", "ticks", "reason", "latency_p95_ms", "turn", "stop", "name", "notes"}
     assert set(cls.__dataclass_fields__) - others <= METRICS.keys()
 
 
