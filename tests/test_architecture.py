@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluation", "training", "testing"),
 )
 ENTRY_POINTS = ("nanochat.chat", "nanochat.train")  # the only modules of nanochat that know megacontext
-OPTIONAL = ("wandb", "gguf", "transformers", "matplotlib")  # each enters at one place, lazily
+OPTIONAL = ("wandb", "gguf", "transformers", "matplotlib", "pyarrow")  # each enters at one place, lazily
 CONFIG_SCHEMAS = {
     "configs": "megacontext.config:DemoConfig",
     "configs/compare": "megacontext.evaluation.compare:CompareConfig",

@@ -18,7 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
-LOCKS = {"dev.txt": ("--extra", "dev"), "plots.txt": ("--extra", "plots"), "lock.txt": ()}  # the largest first
+EXTRAS = ("dev", "plots", "wandb", "data")  # the largest first: the others keep to its versions
+LOCKS = {**{f"{extra}.txt": ("--extra", extra) for extra in EXTRAS}, "lock.txt": ()}
 BUILD = "setuptools>=77\n"  # builds the project itself, without an isolated download
 APART = re.compile(r"^(torch|triton|nvidia-|cuda-)")
 HEADER = """# {summary}
