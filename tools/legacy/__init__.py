@@ -1,0 +1,1 @@
+"""The earlier configuration files, read by their own keys."""
