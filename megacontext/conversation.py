@@ -11,7 +11,7 @@ Knows nothing about terminals, files or kinds of memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from megacontext.errors import StoreError
 from megacontext.telemetry.events import Turn, Warning_
@@ -225,6 +225,7 @@ class Conversation:
             self.log.add_turn("assistant", len(self.log) - reply.generated, len(self.log))
         self._sync()
         self._turn += 1
+        times: dict[str, Any] = reply.timer.figures()
         event = Turn(
             turn=self._turn,
             prompt_tokens=len(self.log) - reply.start - reply.generated,
@@ -233,7 +234,7 @@ class Conversation:
             stop=reply.stop,
             name=reply.name,
             resident_bytes=self.cache.usage.nbytes,
-            **reply.timer.figures(),
+            **times,
         )
         self._sink.emit(event)
         self.last = TurnResult(reply.text, event)

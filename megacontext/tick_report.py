@@ -3,84 +3,88 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from time import perf_counter
 
 from megacontext.context import Collapse, Edit, WorkingContext
+from megacontext.delta_nll import Measured
 from megacontext.focus.allocator import Plan
 from megacontext.focus.base import Scores
 from megacontext.telemetry import events
 from megacontext.telemetry.sinks import Sink
-from megacontext.view import View
-from nanochat.hook import CacheUsage
 
 
-class Reporting(Protocol):
-    """What a report asks of the cache whose tick it was."""
+class TickClock:
+    """Wall time by part since the last tick, on the host: a GPU's own time counts where the host waits for it.
 
-    sink: Sink
-    view: View
+    score, plan, page: the refocus. assemble, forward: the passes since the tick before, the model's time and what was
+    read again included.
+    """
 
-    @property
-    def usage(self) -> CacheUsage: ...
+    def __init__(self) -> None:
+        self._at = perf_counter()
+        self._seconds = dict.fromkeys(("score", "plan", "page", "assemble", "forward"), 0.0)
+
+    def start(self) -> None:
+        """What came since the last note belongs to no part: somebody was typing, or sampling."""
+        self._at = perf_counter()
+
+    def note(self, part: str) -> None:
+        """The time since `start`, or since the last note, was spent on `part`."""
+        now = perf_counter()
+        self._seconds[part] += now - self._at
+        self._at = now
+
+    def take(self) -> dict[str, float]:
+        """Parts that add up to their total, in milliseconds; the next tick's begin at zero."""
+        parts = {name: round(seconds * 1e3, 4) for name, seconds in self._seconds.items()}
+        self._seconds = dict.fromkeys(self._seconds, 0.0)
+        return {**parts, "total": round(sum(parts.values()), 4)}
 
 
-@dataclass
-class TickTimes:
-    """perf_counter at the start, and after each part."""
+@dataclass(frozen=True)
+class Refocus:
+    """One tick, done. moved: pages copied in. recomputed: blocks that the model read again. delta: if measured."""
 
-    start: float
-    score: float = 0.0
-    plan: float = 0.0
-    page: float = 0.0
+    tick: int
+    reason: str
+    before: WorkingContext
+    plan: Plan
+    scores: Scores
+    moved: int
+    recomputed: int
+    latency_ms: dict[str, float]
+    delta: Measured | None = None
 
-    def in_ms(self) -> dict[str, float]:
-        """Parts that add up to their total, in milliseconds."""
-        parts = {"score": self.score - self.start, "plan": self.plan - self.score, "page": self.page - self.plan}
-        rounded = {name: round(seconds * 1e3, 4) for name, seconds in parts.items()}
-        return {**rounded, "total": round(sum(rounded.values()), 4)}
 
-
-def report(
-    before: WorkingContext,
-    plan: Plan,
-    scores: Scores,
-    tick: int,
-    reason: str,
-    moved: int,
-    times: TickTimes,
-    cache: Reporting,
-) -> events.Tick:
-    """Emit the tick and its edits to the cache's sink; returns the tick."""
-    context = plan.context
-    for edit in plan.edits:
-        cache.sink.emit(_edit_event(edit, plan, scores, tick, reason, context.grid.block))
-    event = _tick_event(before, plan, tick, reason, moved, times, cache)
-    cache.sink.emit(event)
+def report(done: Refocus, sink: Sink, *, slot_bytes: int, resident_bytes: int) -> events.Tick:
+    """Emit the tick and, before it, its edits; returns the tick. slot_bytes: what moving one slot copies."""
+    block = done.plan.context.grid.block
+    for edit in done.plan.edits:
+        sink.emit(_edit_event(edit, done, block))
+    event = _tick_event(done, bytes_moved=done.moved * block * slot_bytes, resident_bytes=resident_bytes)
+    sink.emit(event)
     return event
 
 
-def _edit_event(
-    edit: Edit, plan: Plan, scores: Scores, tick: int, reason: str, block: int
-) -> events.Expand | events.Collapse:
+def _edit_event(edit: Edit, done: Refocus, block: int) -> events.Expand | events.Collapse:
     span, folds = edit.span, isinstance(edit, Collapse)
     kind = events.Collapse if folds else events.Expand
     fine, coarse = span.level - 1, span.level
-    score = scores.get(span.start // block) if span.level == 1 else None
-    forced = folds and span.level == 1 and any(page.start == span.start for page in plan.forced)
+    score = done.scores.get(span.start // block) if span.level == 1 else None
+    forced = folds and span.level == 1 and any(page.start == span.start for page in done.plan.forced)
     return kind(
-        tick=tick,
+        tick=done.tick,
         start=span.start,
         end=span.end,
         from_level=fine if folds else coarse,
         to_level=coarse if folds else fine,
         score=None if score is None else round(score, 4),
-        reason=f"{reason}, forced by the budget" if forced else reason,
+        reason=f"{done.reason}, forced by the budget" if forced else done.reason,
     )
 
 
-def _tick_event(
-    before: WorkingContext, plan: Plan, tick: int, reason: str, moved: int, times: TickTimes, cache: Reporting
-) -> events.Tick:
+def _tick_event(done: Refocus, *, bytes_moved: int, resident_bytes: int) -> events.Tick:
+    before, plan, delta = done.before, done.plan, done.delta
     context, entries = plan.context, len(plan.context.entries)
     folds = sum(isinstance(edit, Collapse) for edit in plan.edits)
     if plan.edits:
@@ -88,24 +92,28 @@ def _tick_event(
         kept = sum(map(context.cost, stayed)) + context.tail
     else:
         kept = context.slots
-    page_bytes = moved * cache.view.arena.frame_bytes(context.grid.block)
     return events.Tick(
-        tick=tick,
-        reason=reason,
+        tick=done.tick,
+        reason=done.reason,
         history_tokens=context.history,
         working_budget=context.budget,
         active_slots=context.slots,
         utilization=round(context.slots / context.budget, 4),
         swap_rate=round(len(plan.edits) / entries, 4) if entries else None,
         residency=round(kept / context.slots, 4) if context.slots else None,
-        mean_residency_ticks=round(tick - sum(context.since) / entries, 2) if entries else None,
+        mean_residency_ticks=round(done.tick - sum(context.since) / entries, 2) if entries else None,
         num_expand=len(plan.edits) - folds,
         num_collapse=folds,
         refused=len(plan.refused),
-        faults=moved,
+        faults=done.moved,
+        recomputed_blocks=done.recomputed,
         lod_counts=context.lod_counts(),
-        latency_ms=times.in_ms(),
-        resident_bytes=cache.usage.nbytes,
-        pages_moved=moved,
-        bytes_moved=page_bytes,
+        delta_nll=None if delta is None else round(delta.nats, 4),
+        delta_nll_baseline=None if delta is None else delta.reference,
+        delta_nll_ms=None if delta is None else round(delta.took_ms, 3),
+        latency_ms=done.latency_ms,
+        baseline_ms=None if delta is None or delta.baseline_ms is None else round(delta.baseline_ms, 3),
+        resident_bytes=resident_bytes,
+        pages_moved=done.moved,
+        bytes_moved=bytes_moved,
     )

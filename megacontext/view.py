@@ -107,10 +107,11 @@ class View:
         newcomers = sorted(wanted - self.pages.keys())
         for number in newcomers:
             self.pages[number] = frame = self.arena.allocate(self.block)
-            if not self.vacant:
+            if not self.vacant and self.spec.relocatable:
                 self.renumber(context, recent_start, newcomer=number)
             page = tree.page(Span(number * self.block, (number + 1) * self.block, 0))
-            self.arena.put(frame, page.keys, page.values, self.vacant.pop())
+            # A learned position is in the key already: then the place is for the books alone.
+            self.arena.put(frame, page.keys, page.values, self.vacant.pop() if self.vacant else 0)
         return len(newcomers)
 
     def _follow_gists(self, context: WorkingContext, tree: MemoryTree) -> None:

@@ -23,10 +23,13 @@ VOCABULARY = ("span", "errors", "config", "config_loader", "yaml_loader", "telem
 # Below may be imported from above, never the other way round, and never sideways.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("context",),
-    ("arena", "ring"),
+    ("arena", "ring", "replay", "edit_ledger"),
     ("gist", "models"),
     ("tree",),
     ("view", "focus"),
+    ("view_pass", "memory_check"),
+    ("reread",),
+    ("delta_nll",),
     ("tick_report",),
     ("cache", "baselines"),
     ("session", "turns"),

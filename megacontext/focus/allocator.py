@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from megacontext.config import MemoryConfig
 from megacontext.context import Collapse, Edit, WorkingContext
 from megacontext.errors import BudgetError
 from megacontext.span import Span
@@ -57,6 +58,24 @@ class FocusAllocator:
     gist_budget: int = 0
     fill: bool = False
     sharpness: float = 0.5
+
+    @classmethod
+    def of(cls, config: MemoryConfig) -> FocusAllocator:
+        """The policy that a memory's settings describe."""
+        return cls(
+            protect_first=config.protect_first,
+            recent_tokens=config.recent_tokens,
+            prompt_recent_tokens=config.prompt_recent_tokens,
+            far_blocks=config.far_blocks,
+            prompt_blocks=config.prompt_blocks,
+            expand_above=config.expand_above,
+            hysteresis=config.hysteresis,
+            cooldown=config.cooldown,
+            max_edits=config.max_edits,
+            gist_budget=config.gist_budget,
+            fill=config.prompt_fill,
+            sharpness=config.prompt_sharpness,
+        )
 
     # --- the parts of history ---
 

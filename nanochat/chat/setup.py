@@ -26,10 +26,12 @@ def open_talk(config: DemoConfig, output: Output, sink: Sink) -> Iterator[Talk]:
     Raises MissingAsset, StoreError or BudgetError, each with its way out.
     """
     from megacontext.cache import build_cache
+    from megacontext.delta_nll import DeltaNll
     from nanochat.sampling import Sampler
 
     loaded = load(config, sink)
-    cache = build_cache(loaded.model.spec, config.memory, sink=sink)
+    probe = DeltaNll.of(config.telemetry)
+    cache = build_cache(loaded.model.spec, config.memory, sink=sink, probe=probe)
     with open_session(config.session, loaded) as session:
         sink.emit(_opened(config, session))
         sampler = Sampler(config.chat.temperature, config.chat.top_k, config.chat.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from random import Random
 
 import pytest
@@ -10,12 +11,14 @@ import torch
 from memory_toys import VOCAB, NoisyScorer, check_laws, converse, small_config, small_llama, small_model
 from torch import Tensor
 
+from megacontext.arena import Slots
 from megacontext.cache import ContextCache, build_cache
 from megacontext.errors import BudgetError, ConfigError
 from megacontext.focus.scorers import OracleScorer
 from megacontext.testing.cache_conformance import KVCacheTests
 from megacontext.testing.storage import held_bytes
 from megacontext.testing.toy import cached_logits, full_logits, ids, run, toy_model, toy_tokens
+from megacontext.view_pass import ViewPass
 from nanochat.attention import attention
 from nanochat.engine import decode, prefill
 from nanochat.hook import BaseModel, KVCache, KVView, ModelSpec, Stream
@@ -181,34 +184,29 @@ def test_what_an_edit_took_away_comes_back_byte_for_byte():
 # --- attention against brute force over the tokens in view ---
 
 
-class SpyCache(ContextCache):
+class SpyPass(ViewPass):
     """Compares each layer's attention with one over the K/V that this class wrote down for the tokens in view."""
 
-    def reset(self) -> None:
-        super().reset()
+    def watch(self, cache: ContextCache) -> SpyPass:
+        self.cache, self.compared = cache, 0
         self.known: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # (layer, token) -> key (Hk, d), value
-        self.compared = 0
+        return self
 
     def tokens_in_view(self) -> dict[int, int]:
         """token -> slot, of entries and tail."""
-        block, context = self.config.block, self.context
+        block, context = self.cache.config.block, self.cache.context
         slots = {n * block + i: s for n, frame in self.view.pages.items() for i, s in enumerate(frame)}
         runs = [slot for run in self.view.tail_runs(0, context.tail) for slot in run]
         return {**slots, **{context.sealed + i: slot for i, slot in enumerate(runs)}}
 
-    def begin(self, stream: Stream) -> Tensor:
-        positions = super().begin(stream)
-        where = self.tokens_in_view()
-        if self._rewrite is None:
-            self.rows = list(range(self.length - stream.rows, self.length))
-        else:
-            self.rows = [token for token, slot in where.items() if slot in self._rewrite]
-        first = self.rows[0]
-        # While a prompt is read again, what comes after is not there yet.
-        self.seen = {t: s for t, s in where.items() if t <= self.rows[-1]} if self._rewrite is not None else where
-        assert positions.tolist() == [self.view.arena.position[[where[t] for t in self.rows]].tolist()], first
-        assert stream.tokens is not None
-        assert stream.tokens[0].tolist() == [self.tree.tokens(t, t + 1)[0] for t in self.rows]
+    def open(self, runs: Sequence[Slots]) -> Tensor:
+        positions = super().open(runs)
+        where, slots = self.tokens_in_view(), [slot for run in runs for slot in run]
+        tokens = {slot: token for token, slot in where.items()}
+        self.rows = [tokens[slot] for slot in slots]
+        # New rows are the newest. While text is read again, what comes after it is not there yet.
+        self.seen = {t: s for t, s in where.items() if t <= self.rows[-1]}
+        assert positions.tolist() == [self.view.arena.position[slots].tolist()]
         return positions
 
     def update(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> KVView:
@@ -237,13 +235,28 @@ class SpyCache(ContextCache):
         return torch.stack(out)[None]
 
 
+class SpyCache(ContextCache):
+    """A memory whose passes are watched, and whose rows are those of its tokens."""
+
+    def reset(self) -> None:
+        super().reset()
+        self.spy = SpyPass(self.spec, self.view, self.rings, self.mass).watch(self)
+        self._pass = self.spy
+
+    def begin(self, stream: Stream) -> Tensor:
+        positions = super().begin(stream)
+        assert stream.tokens is not None
+        assert stream.tokens[0].tolist() == self.tree.tokens(self.length - stream.rows, self.length)
+        return positions
+
+
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", MODELS)
 def test_attention_equals_brute_force_over_the_tokens_in_view(name, seed):
     model = MODELS[name](seed == 0)
     cache = SpyCache(model.spec, small_config(), NoisyScorer(seed))
     converse(model, cache, seed, turns=5)
-    assert cache.compared > 50
+    assert cache.spy.compared > 50
 
 
 # --- windows ---
@@ -438,7 +451,7 @@ def test_rows_that_are_rolled_back_are_seen_by_nobody(name):
             run(model, cache, ids(model, toy_tokens(2, vocab=VOCAB, seed=at)))
         cache.maintain(model)
         check_pages(cache)
-    assert cache.compared > 50
+    assert cache.spy.compared > 50
 
 
 def test_a_stale_mark_raises():

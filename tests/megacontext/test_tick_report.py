@@ -113,7 +113,7 @@ def test_times_of_the_parts_add_up_to_the_total(recorded):
         times = dict(tick.latency_ms)
         assert min(times.values()) >= 0
         assert times.pop("total") == pytest.approx(sum(times.values()), abs=1e-3)
-        assert set(times) == {"score", "plan", "page"}
+        assert set(times) == {"score", "plan", "page", "assemble", "forward"}
 
 
 def test_an_edit_that_the_budget_forced_says_so(recorded):

@@ -1,0 +1,70 @@
+"""ViewPass: one pass of a model over the view. Which slots its rows fill, what they see, how they turn.
+
+Opened before each pass, asked once per layer. New text and text that is read again (`reread.py`) go through the same
+door. Knows the arena of a view and the rings beside it; nothing of history, focus or ticks.
+
+Shapes: H query heads, Hk KV heads, T rows, S slots up to the last visible one, d head width. The batch is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megacontext.arena import Slots
+from megacontext.focus.attention_mass import AttentionMass
+from megacontext.ring import Ring
+from megacontext.view import View
+from nanochat.hook import KVView, ModelSpec
+from nanochat.kv_cache import storage_bytes
+
+
+class ViewPass:
+    """rings: by layer, for layers with a window. mass: notes what each pass asks, or None."""
+
+    def __init__(
+        self, spec: ModelSpec, view: View, rings: Mapping[int, Ring], mass: AttentionMass | None = None
+    ) -> None:
+        self.spec, self.view, self.rings, self.mass = spec, view, rings, mass
+        self._layer_index = {layer: i for i, layer in enumerate(spec.memory_layers)}
+        self._rows: slice | Tensor = slice(0, 0)
+        self._reach = 0
+        self._bias: Tensor | None = None
+        self._angles: Any = None
+
+    def open(self, runs: Sequence[Slots]) -> Tensor:
+        """The rows of the next pass go to these slots, in this order, and are shown. Returns positions (1, T)."""
+        arena = self.view.arena
+        for run in runs:
+            arena.show(run)
+        self._rows = self.view.rows_index(runs)
+        self._reach = arena.reach
+        self._bias = self.view.mask(sum(map(len, runs)), self._rows, self._reach)
+        where = arena.position[[slot for run in runs for slot in run]]
+        positions = torch.from_numpy(where).to(self.spec.device)[None]
+        self._angles = self.spec.rotation.at(positions)
+        return positions
+
+    def update(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> KVView:
+        """Write this layer's rows, say what they see: q (1, H, T, d), k and v (1, Hk, T, d), not rotated."""
+        ring = self.rings.get(layer)
+        if ring is not None:
+            return ring.update(q, k, v)
+        at, arena, rotate = self._layer_index[layer], self.view.arena, self.spec.rotation.rotate
+        keys, values = arena.keys[at], arena.values[at]
+        arena.raw[at][:, :, self._rows] = k.to(keys.dtype)
+        keys[:, :, self._rows] = rotate(k, self._angles).to(keys.dtype)
+        values[:, :, self._rows] = v.to(values.dtype)
+        q = rotate(q, self._angles)
+        if self.mass is not None:
+            self.mass.note(at, q)
+        return KVView(q, keys[:, :, : self._reach], values[:, :, : self._reach], self._bias)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the open pass alone: mask and angles. A single row's mask is the arena's own."""
+        bias = None if self._bias is None or self._bias.dim() == 1 else self._bias
+        return storage_bytes((bias, *(self._angles or ())))
