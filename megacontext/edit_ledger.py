@@ -1,0 +1,113 @@
+"""Why a span stands as it stands: the last edit of each span, and the words for it.
+
+A sink, given the edits of every tick as they happen. It keeps at most `most` spans (8,192: about 3 MB), the ones edited
+last, and says when an answer may be lost.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from megacontext.context import WorkingContext
+from megacontext.span import Span
+from megacontext.telemetry.events import Collapse, Event, Expand, MemoryOpened
+
+Edit = Expand | Collapse
+MOST_SPANS = 8192
+OCCASIONS = {
+    "budget": "because the budget was full",
+    "text": "while text flowed",
+    "prompt": "when a prompt ended",
+}
+
+
+class EditLedger:
+    """Implements `Sink`. forgotten: the newest tick of which an edit was dropped to keep the ledger small, or -1."""
+
+    def __init__(self, most: int = MOST_SPANS) -> None:
+        self.most = most
+        self.forgotten = -1
+        self._last: dict[tuple[int, int], Edit] = {}  # the one edited longest ago stands first
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, (Expand, Collapse)):
+            self._add(event)
+        elif isinstance(event, MemoryOpened):
+            self._last.clear()
+            self.forgotten = -1
+
+    def _add(self, edit: Edit) -> None:
+        span = (edit.start, edit.end)
+        self._last.pop(span, None)
+        self._last[span] = edit
+        if len(self._last) > self.most:
+            dropped = self._last.pop(next(iter(self._last)))
+            self.forgotten = max(self.forgotten, dropped.tick)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def last(self, span: Span) -> Edit | None:
+        """The last edit of `span`, or None: there was none, or it is forgotten. A block and its gist are one span."""
+        return self._last.get((span.start, span.end))
+
+    def __len__(self) -> int:
+        """Spans whose last edit is known."""
+        return len(self._last)
+
+
+class Protected(NamedTuple):
+    """What the allocator never folds: tokens [0, first_end) and those from `recent_start` on."""
+
+    first_end: int
+    recent_start: int
+
+
+def explain(entry: Span, context: WorkingContext, protected: Protected, ledger: EditLedger) -> str:
+    """Why `entry`, one of the context's, stands at its level, in half a line. protected: of the same context."""
+    since, edit = context.since[context.index(entry.start)], ledger.last(entry)
+    if entry.level:
+        return _why_folded(entry, context, since, edit, ledger)
+    if entry.start < protected.first_end:
+        return "exact: the beginning of history always is"
+    if entry.start >= protected.recent_start:
+        return f"exact: among the newest {context.history - protected.recent_start:,} tokens"
+    if isinstance(edit, Expand):
+        return f"exact since tick {since}: expanded {occasion(edit)}"
+    if since > ledger.forgotten:
+        return f"exact since it was sealed, at tick {since}: it never had to give way"
+    return f"exact since tick {since}: {lost(ledger)}"
+
+
+def _why_folded(entry: Span, context: WorkingContext, since: int, edit: Edit | None, ledger: EditLedger) -> str:
+    if edit is None:
+        return f"folded away, and so in view since tick {since}: {lost(ledger)}"
+    group = f"as a whole group of {context.grid.fanout}, {_when(edit)}"
+    why = occasion(edit) if entry.level == 1 else group
+    opened = f"; its group was opened again at tick {since}" if edit.tick < since else ""
+    return f"folded away since tick {edit.tick}: {why}{opened}"
+
+
+def occasion(edit: Edit) -> str:
+    """On what occasion, and by what score: `when a prompt ended, score 0.37`."""
+    return f"{_when(edit)}, {_score(edit)}"
+
+
+def _when(edit: Edit) -> str:
+    reason, _, forced = (edit.reason or "").partition(", ")
+    when = OCCASIONS.get(reason, reason or "for a reason that was not noted")
+    return f"{when} ({forced} before its cooldown was over)" if forced else when
+
+
+def _score(edit: Edit) -> str:
+    if edit.score is not None:
+        return f"score {edit.score:.2f}"
+    if isinstance(edit, Expand) and (edit.reason or "").startswith("prompt"):
+        return "as one of its newest tokens"
+    return "nothing asked for it"
+
+
+def lost(ledger: EditLedger) -> str:
+    """What is said where the ledger no longer knows."""
+    kept = f"the last edits of {ledger.most:,} spans are kept, some up to tick {ledger.forgotten} are not"
+    return f"why is forgotten ({kept})"
