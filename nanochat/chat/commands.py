@@ -10,6 +10,7 @@ from megacontext.errors import MegaContextError
 from nanochat.chat.meter import context_lines, stats_lines, tree_lines
 from nanochat.chat.output import note
 from nanochat.chat.talk import Talk, open_document
+from nanochat.chat.why import USAGE, why_lines
 
 
 class Leave(Exception):
@@ -56,6 +57,16 @@ def _stats(talk: Talk, _: str) -> None:
     note("\n".join(stats_lines(talk.conversation.cache, last.event if last else None)))
 
 
+def _why(talk: Talk, rest: str) -> None:
+    if not rest:
+        note(f"which part of history? {USAGE}")
+        return
+    try:
+        note("\n".join(why_lines(talk.conversation, talk.edits, rest)))
+    except MegaContextError as error:
+        note(f"error: {error}")
+
+
 def _read(talk: Talk, rest: str) -> None:
     if not rest:
         note("which file? /read FILE")
@@ -74,6 +85,7 @@ COMMANDS = {
     "/help": Command("/help", "this list", _help),
     "/context": Command("/context", "what is in view: entries by level, tail, slots and budget", _context),
     "/tree": Command("/tree", "the levels of history", _tree),
+    "/why": Command("/why SPAN", 'why a part of history is exact or folded: /why 1024:1056, /why "some words"', _why),
     "/stats": Command("/stats", "all figures of the memory and of the last turn", _stats),
     "/read": Command("/read FILE", "take a whole document into memory", _read),
     "/exit": Command("/exit", "leave", _exit),

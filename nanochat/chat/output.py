@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from megacontext.telemetry.sinks import payload
 from megacontext.turns import TurnResult
-from nanochat.chat.terminal import harmless
+from nanochat.harmless import harmless
 
 PREFIX = "MegaContext> "
 JSON_VERSION = 1

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from megacontext.conversation import Conversation
+from megacontext.edit_ledger import EditLedger
 from megacontext.telemetry.events import MemoryOpened, ModelLoaded
+from megacontext.telemetry.sinks import FanOut
 from nanochat.chat.output import Output, note
 from nanochat.chat.talk import Talk
 
@@ -31,7 +33,8 @@ def open_talk(config: DemoConfig, output: Output, sink: Sink) -> Iterator[Talk]:
 
     loaded = load(config, sink)
     probe = DeltaNll.of(config.telemetry)
-    cache = build_cache(loaded.model.spec, config.memory, sink=sink, probe=probe)
+    edits = EditLedger()
+    cache = build_cache(loaded.model.spec, config.memory, sink=FanOut([edits, sink]), probe=probe)
     with open_session(config.session, loaded) as session:
         sink.emit(_opened(config, session))
         sampler = Sampler(config.chat.temperature, config.chat.top_k, config.chat.seed)
@@ -39,7 +42,7 @@ def open_talk(config: DemoConfig, output: Output, sink: Sink) -> Iterator[Talk]:
         conversation = Conversation(
             loaded, cache, session, config.chat, sampler=sampler, sink=sink, sync_always=durable
         )
-        talk = Talk(conversation, output)
+        talk = Talk(conversation, output, edits)
         talk.resume()
         yield talk
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from megacontext.conversation import Conversation
+from megacontext.edit_ledger import EditLedger
 from megacontext.errors import ConfigError
 from megacontext.turns import TurnResult
 from nanochat.chat.meter import folded_tokens, meter, stats_of
@@ -21,11 +22,15 @@ class Document(NamedTuple):
 
 
 class Talk:
-    """Joins a conversation with where its text goes. Used by one-shot prompts and by the prompt loop alike."""
+    """Joins a conversation with where its text goes. Used by one-shot prompts and by the prompt loop alike.
 
-    def __init__(self, conversation: Conversation, output: Output) -> None:
+    edits: has heard of all edits of the conversation's view.
+    """
+
+    def __init__(self, conversation: Conversation, output: Output, edits: EditLedger) -> None:
         self.conversation = conversation
         self.output = output
+        self.edits = edits
         self._failure_told = False
 
     def resume(self) -> None:

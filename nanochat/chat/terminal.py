@@ -1,9 +1,8 @@
-"""What the terminal can do: escape codes or none, progress bars, Ctrl-C, text that cannot harm it."""
+"""What the terminal can do: escape codes or none, progress bars, Ctrl-C."""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import time
@@ -11,23 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from nanochat.harmless import harmless
+
 PATIENCE = 1.0  # seconds before a progress bar appears
-# C0 and C1 controls but for newline and tab; bidirectional overrides that would reorder what a user reads
-_HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def harmless(text: str) -> str:
-    """Text of a model or a file without characters that steer a terminal: each becomes its visible picture."""
-    return _HARMFUL.sub(_picture, text)
-
-
-def _picture(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if code == 0x0D:
-        return ""
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\u2421" if code == 0x7F else "\ufffd"
 
 
 def escapes_allowed(stream: TextIO) -> bool:

@@ -14,7 +14,8 @@ from megacontext.span import Grid, Span
 from megacontext.telemetry.events import Turn
 from nanochat.chat.flags import SETTINGS, parse_flags, setting_texts
 from nanochat.chat.meter import context_lines, folded_tokens, meter, stats_lines, tree_lines
-from nanochat.chat.terminal import CtrlC, harmless
+from nanochat.chat.terminal import CtrlC
+from nanochat.harmless import harmless, snippet
 
 TURN = Turn(turn=1, prompt_tokens=9, generated_tokens=20, history_tokens=18432, stop="stop", tokens_per_second=41.2)
 STATS = {
@@ -129,6 +130,11 @@ def test_set_wants_a_value(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_control_characters_are_shown_not_obeyed(text: str, shown: str) -> None:
     assert harmless(text) == shown
+
+
+def test_a_snippet_is_one_short_line() -> None:
+    assert snippet("\ufffd two\n\tlines  \x1b[31m ") == "two lines ␛[31m"
+    assert snippet("word " * 40, 20) == "word word word w ..."
 
 
 def test_ctrl_c_asks_first_and_interrupts_the_second_time() -> None:

@@ -177,3 +177,22 @@ def test_no_escape_code_reaches_a_terminal_that_wants_none(home: Home, environ: 
     seen.append(child.before)
     assert leave(child) == 0
     assert not re.search("\x1b", "".join(seen))
+
+
+def test_why_tells_what_became_of_a_part_of_history(terminal: Terminal, home: Home) -> None:
+    home.config.write_text(home.config.read_text().replace("full", "megacontext\n  budget: 512"), encoding="utf-8")
+    (home.path / "notes.txt").write_text("The owl sleeps in the barn. " * 60, encoding="utf-8")
+    child = terminal()
+    child.sendline("/read notes.txt")
+    child.expect(PROMPT)
+    child.sendline("/why 0:64")
+    child.expect(r"LOD0\[0:32\]  exact: the beginning of history always is")
+    child.expect(r"folded away since tick \d+: ")
+    child.expect(PROMPT)
+    child.sendline('/why "the BARN"')
+    child.expect(r"tokens \[\d.*barn")
+    child.expect(PROMPT)
+    child.sendline("/why barn")
+    child.expect("'barn' names no part of history: write /why START:END")
+    child.expect(PROMPT)
+    assert leave(child) == 0
