@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
-import time
 import traceback
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megacontext.config import DemoConfig
 from megacontext.config_loader import LoadedConfig, load_config, parse_override, print_config
 from megacontext.errors import ConfigError, MegaContextError
-from megacontext.telemetry.events import Error, RunEnd, RunStart
+from megacontext.telemetry.run import INTERRUPTED, RunLog, told
 from megacontext.telemetry.scrub import scrub
-from megacontext.telemetry.sinks import ConsoleSink, FanOut, JsonlSink, Sink
-from megacontext.telemetry.ticks import TickSummary
+from megacontext.telemetry.sinks import Sink
 from nanochat.chat.flags import setting_texts
 from nanochat.chat.output import JsonOutput, Output, TextOutput, note
 from nanochat.chat.terminal import use_utf8
 
 if TYPE_CHECKING:
     from nanochat.chat.talk import Talk
-
-INTERRUPTED = 130
-LONGEST_TRACEBACK = 16_000  # characters of it in the log
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -36,12 +29,15 @@ def run(flags: argparse.Namespace) -> int:
     try:
         settings = load_settings(flags)
         if flags.print_config:
-            sys.stdout.write(print_config(settings))
+            sys.stdout.write(scrub(print_config(settings)))
             return 0
-        log = JsonlSink(settings.config.telemetry.log_dir, settings.run)
+        log = RunLog.open("chat", settings, settings.config.telemetry, note=note, console=flags.debug)
     except MegaContextError as error:
         return _tell(error, output, debug=flags.debug)
-    return _logged_run(flags, settings, output, log)
+    return log.run(
+        lambda sink: _converse(flags, settings.config, output, sink),
+        lambda error, path: _tell(error, output, debug=flags.debug, log=path),
+    )
 
 
 def load_settings(flags: argparse.Namespace) -> LoadedConfig[DemoConfig]:
@@ -51,30 +47,15 @@ def load_settings(flags: argparse.Namespace) -> LoadedConfig[DemoConfig]:
     return load_config(flags.config, overrides=overrides)
 
 
-def _logged_run(flags: argparse.Namespace, settings: LoadedConfig[DemoConfig], output: Output, log: JsonlSink) -> int:
-    """From run_start to run_end, whatever happens between."""
-    sink = TickSummary(FanOut([log, ConsoleSink()]) if flags.debug else log)
-    started, code = time.monotonic(), 1
-    sink.emit(_run_start(settings))
-    try:
-        code = _converse(flags, settings.config, output, sink)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except BrokenPipeError:
-        code = _reader_left()
-    except Exception as error:  # the program's outermost boundary: everything is logged, then told
-        sink.emit(_error_event(error))
-        code = _tell(error, output, debug=flags.debug, log=log.path)
-    finally:
-        sink.flush()
-        sink.emit(RunEnd(exit_code=code, seconds=round(time.monotonic() - started, 3), totals=dict(log.counts)))
-        sink.close()
-    if log.failure is not None:
-        note(f"warning: the event log {log.path} is incomplete ({log.failure.strerror})")
-    return code
-
-
 def _converse(flags: argparse.Namespace, config: DemoConfig, output: Output, sink: Sink) -> int:
+    try:
+        return _take_turns(flags, config, output, sink)
+    except BrokenPipeError:
+        return _reader_left()
+
+
+def _take_turns(flags: argparse.Namespace, config: DemoConfig, output: Output, sink: Sink) -> int:
+    """Documents first, then what is said."""
     from nanochat.chat.setup import open_talk
     from nanochat.chat.talk import open_document
 
@@ -117,39 +98,12 @@ def _prompt(text: str) -> str:
     return sys.stdin.read() if text == "-" else text
 
 
-def _run_start(settings: LoadedConfig[DemoConfig]) -> RunStart:
-    return RunStart(
-        program="nanochat.chat",
-        config=scrub(settings.config.model_dump(mode="json")),
-        config_path=None if settings.path is None else str(settings.path),
-        versions={
-            "python": platform.python_version(),
-            "torch": _version("torch"),
-            "megacontext": _version("megacontext"),
-        },
-    )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "source"
-
-
-def _error_event(error: Exception) -> Error:
-    trace = "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:]
-    return Error(kind=type(error).__name__, message=scrub(str(error)), traceback=scrub(trace))
-
-
 def _tell(error: Exception, output: Output, *, debug: bool, log: Path | None = None) -> int:
     """What, where, how to fix; the traceback only with --debug. Returns the exit code."""
-    code = error.exit_code if isinstance(error, MegaContextError) else 1
-    message = str(error) if isinstance(error, MegaContextError) else f"{type(error).__name__}: {error}"
-    hint = f"\nThe log has the traceback: {log}" if log is not None and not isinstance(error, MegaContextError) else ""
+    code, message = told(error, log)
     if debug:
-        note("".join(traceback.format_exception(error)).rstrip())
-    output.error(code, message + hint)
+        note(scrub("".join(traceback.format_exception(error)).rstrip()))
+    output.error(code, message)
     return code
 
 
