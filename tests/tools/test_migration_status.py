@@ -108,6 +108,10 @@ def test_a_project_in_which_all_is_true_passes(
         ("| a | b | done | tests/test_tiny.py::test_that |", "test_that is missing"),
         ("| a | b | done | tests/test_tiny.py::test_that_fails_when_it_is_over |", "it_is_over is failing"),
         ("| a | b | done | tests/test_torn.py::test_that_never_runs |", "test_that_never_runs is failing: collection"),
+        (
+            "| a | b | done | tests/test_torn.py::TestCase::test_inside |",
+            "TestCase::test_inside is failing: collection",
+        ),
         ("| a | b | partial: half | tests/test_tiny.py::test_that_fails |", "partial, but tests/test_tiny.py"),
     ],
 )

@@ -37,11 +37,10 @@ class Results:
             self._cases.setdefault(classname, []).append((name, verdict))
 
     def verdict(self, test: str) -> Verdict:
-        """The worst of all tests that the id stands for; `missing` if there is none."""
+        """The worst of all tests that the id stands for, or of its file that did not import; `missing` if neither."""
         classname, name = _junit_name(test)
         found = [verdict for other, verdict in self._cases.get(classname, ()) if stands_for(name, other)]
-        module = classname.partition("::")[0]
-        found = found or [verdict for other, verdict in self._cases.get("", ()) if other == module]  # did not import
+        found = found or [verdict for other, verdict in self._cases.get("", ()) if other == _module(test)]
         if not found:
             return Verdict("missing")
         return max(found, key=lambda verdict: _ORDER.index(verdict.outcome))
@@ -86,8 +85,12 @@ def run_tests(root: Path, tests: Iterable[str]) -> Results:
 def _junit_name(test: str) -> tuple[str, str]:
     """tests/a/test_b.py::TestC::test_d[1] -> ("tests.a.test_b.TestC", "test_d[1]")."""
     bare, bracket, parameters = test.partition("[")
-    file, *names = bare.split("::")
-    return ".".join([file.removesuffix(".py").replace("/", "."), *names[:-1]]), names[-1] + bracket + parameters
+    _, *names = bare.split("::")
+    return ".".join([_module(test), *names[:-1]]), names[-1] + bracket + parameters
+
+
+def _module(test: str) -> str:
+    return test.partition("::")[0].removesuffix(".py").replace("/", ".")
 
 
 def _verdict(case: ElementTree.Element) -> Verdict:
