@@ -150,8 +150,6 @@ class ContextCache(KVCache):
         self._observe()
         while self.context.tail >= self.config.block:
             self._seal()
-        if not self.spec.relocatable:
-            self._begin_positions_anew(model)
         if prompt:
             start = max(self.length - (prompt - 1), 0)
             said = (start, self.length) if words is None else (start + words[0], min(start + words[1], self.length))
@@ -163,6 +161,8 @@ class ContextCache(KVCache):
             self._refocus("budget", reserve=self._reserve, model=model)
         elif self._held is None and self._since_tick >= self.config.tick_tokens:
             self._refocus("text", reserve=self._reserve, model=model)
+        if not self.spec.relocatable:
+            self._begin_positions_anew(model)
 
     @property
     def _reserve(self) -> int:

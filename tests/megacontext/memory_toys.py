@@ -12,6 +12,7 @@ from megacontext.arena import Page
 from megacontext.cache import ContextCache
 from megacontext.config import MemoryConfig
 from megacontext.focus.base import Moment, Scorer, Scores
+from megacontext.models.gpt2 import GPT2, GPT2Config
 from megacontext.models.llama import Llama, LlamaConfig
 from megacontext.testing.toy import ids, run, toy_model
 from nanochat.hook import BaseModel, ModelSpec
@@ -161,3 +162,43 @@ def check_laws(cache: ContextCache) -> None:
     assert cache.usage.read_slots == cache.usage.resident_slots == context.slots <= cache.config.budget
     assert view.arena.position[view.arena.visible].max(initial=-1) < cache.spec.max_position
     assert context.covering(0).level == 0 or not cache.config.protect_first if context.sealed else True
+
+
+def small_gpt2(seed: int = 0, max_position: int = 600) -> GPT2:
+    """Two layers, two heads, learned positions, random weights that matter."""
+    config = GPT2Config(
+        vocab=VOCAB, rows=VOCAB, width=16, layers=2, heads=2, inner=32, eps=1e-5, max_position=max_position
+    )
+    return GPT2(config, RandomGPT2Weights(config, seed), dtype=torch.float32)
+
+
+class RandomGPT2Weights:
+    """Implements `Weights`: normal numbers, fixed by the seed; norms are 1 and 0."""
+
+    def __init__(self, config: GPT2Config, seed: int) -> None:
+        width, inner = config.width, config.inner
+        layer = {"attn.c_attn": (width, 3 * width), "attn.c_proj": (width, width)}
+        layer |= {"mlp.c_fc": (width, inner), "mlp.c_proj": (inner, width)}
+        self.fingerprint = f"random gpt2 {seed}"
+        self.shapes: dict[str, tuple[int, ...]] = {
+            "wte.weight": (config.rows, width),
+            "wpe.weight": (config.max_position, width),
+            **{f"ln_f.{part}": (width,) for part in ("weight", "bias")},
+        }
+        for at in (f"h.{index}" for index in range(config.layers)):
+            for name, shape in layer.items():
+                self.shapes |= {f"{at}.{name}.weight": shape, f"{at}.{name}.bias": shape[1:]}
+            self.shapes |= {f"{at}.{norm}.{part}": (width,) for norm in ("ln_1", "ln_2") for part in ("weight", "bias")}
+        self._rng = torch.Generator().manual_seed(seed)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.shapes
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.shapes[name]
+
+    def tensor(self, name: str) -> torch.Tensor:
+        shape = self.shapes[name]
+        if ".ln_" in name or name.startswith("ln_f"):
+            return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
+        return torch.randn(shape, generator=self._rng) * 0.3
