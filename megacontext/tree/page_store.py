@@ -1,0 +1,302 @@
+"""Where pages are: in memory while they are used, on disk, and otherwise computed again from their tokens.
+
+A page that is put is in memory at once and on disk a little later, by a thread of its own; one that is on disk may
+leave memory when there are more bytes than `ram_bytes`, the one unused for longest first. Nothing here waits for a disk
+but `get` of a page that is not in memory, and `put` when the disk cannot keep up.
+
+    in memory, to be written   in `_ram` and `_unwritten`; never leaves memory
+    in memory and on disk      in `_ram`; may leave
+    on disk                    read by `get`, or ahead of it by `prefetch`
+    nowhere                    `recompute` makes it from its tokens
+
+Knows nothing of what is in view and of models.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from time import perf_counter
+from typing import NamedTuple
+
+from megacontext.arena import Page
+from megacontext.errors import StoreError
+from megacontext.tree.page_file import PageFile
+
+MOST_UNWRITTEN = 64  # pages that may wait for the disk; then `put` waits
+
+
+class PageTraffic(NamedTuple):
+    """What happened since it was last asked. faults: pages not in memory when wanted, with the time that each took."""
+
+    faults: int
+    recomputed: int
+    prefetched: int
+    fault_ms: tuple[float, ...]
+
+
+class PageStore:
+    """Pages by number. file: None keeps all in memory, but for what `recompute` can make again.
+
+    ram_bytes: what pages may take in memory. disk_bytes: what the file may take, None for no limit; the page unused for
+    longest leaves it first. recompute: makes a page of its tokens, called on the thread of `get`.
+    failure: why nothing is written any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        ram_bytes: int | None = None,
+        file: PageFile | None = None,
+        disk_bytes: int | None = None,
+        recompute: Callable[[int], Page] | None = None,
+    ) -> None:
+        if disk_bytes is not None and recompute is None:
+            raise ValueError("a limited disk gives pages up: say how they are computed again (recompute)")
+        self.ram_bytes, self.disk_bytes, self.recompute = ram_bytes, disk_bytes, recompute
+        self.failure: StoreError | None = None
+        self.nbytes = 0
+        self.count = 0 if file is None else file.places
+        self._file = file
+        self._ram: OrderedDict[int, Page] = OrderedDict()
+        self._unwritten: OrderedDict[int, None] = OrderedDict()
+        self._wanted: deque[int] = deque()
+        self._change = threading.Condition()
+        self._io = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._disk_use: OrderedDict[int, None] = OrderedDict()  # pages used since opening, oldest first
+        self._oldest = 0  # pages below were looked at as victims
+        self._traffic: list[float] = []
+        self._recomputed = self._prefetched = 0
+
+    # --- pages ---
+
+    def put(self, number: int, page: Page) -> None:
+        """Keep a page; a newer one of the same number replaces it."""
+        with self._change:
+            self._keep(number, page)
+            self.count = max(self.count, number + 1)
+            self._want_written(number)
+            while len(self._unwritten) > MOST_UNWRITTEN and self.failure is None:
+                self._change.wait()
+            self._evict()
+
+    def get(self, number: int) -> Page:
+        """The page. Raises KeyError if it was never put and cannot be computed, StoreError if the disk fails then."""
+        with self._change:
+            page = self._ram.get(number)
+            if page is not None:
+                self._ram.move_to_end(number)
+                return page
+        started = perf_counter()
+        page = self._read(number)
+        if page is None:
+            page = self._compute(number)
+        with self._change:
+            self._keep(number, page)
+            self._evict(spare=number)
+            self._traffic.append((perf_counter() - started) * 1e3)
+        return page
+
+    def prefetch(self, numbers: Iterable[int]) -> None:
+        """Bring pages into memory that may be wanted soon, in the background, the first first."""
+        if self._file is None:
+            return
+        with self._change:
+            self._wanted = deque(n for n in numbers if n not in self._ram)
+            if self._wanted:
+                self._work()
+
+    def __contains__(self, number: int) -> bool:
+        """Whether `get` needs no computing."""
+        with self._change:
+            if number in self._ram:
+                return True
+        with self._io:
+            return self._file is not None and number < self.count and self._file.has(number)
+
+    # --- figures ---
+
+    @property
+    def disk(self) -> int:
+        """Bytes on disk."""
+        return 0 if self._file is None else self._file.disk_bytes
+
+    @property
+    def damaged(self) -> int:
+        """Pages that were on disk and could not be read."""
+        return 0 if self._file is None else self._file.damaged
+
+    def traffic(self) -> PageTraffic:
+        """What happened since this was last asked."""
+        with self._change:
+            times, self._traffic = tuple(self._traffic), []
+            found = PageTraffic(len(times), self._recomputed, self._prefetched, times)
+            self._recomputed = self._prefetched = 0
+        return found
+
+    # --- life ---
+
+    def flush(self) -> None:
+        """Wait until all pages are in the file. Raises StoreError if they cannot be."""
+        with self._change:
+            while self._unwritten and self.failure is None:
+                self._work()
+                self._change.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    def close(self) -> None:
+        """Write what is left, end the thread, close the file. May be called twice; a failing disk is in `failure`."""
+        with self._change:
+            self._closing = True
+            self._wanted.clear()
+            self._change.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+        if self._file is not None:
+            self._file.close()
+
+    def copy(self) -> PageStore:
+        """A store of its own with the same pages. It reads from the same file and writes nothing: what it has in
+        memory stays there.
+        """
+        twin = PageStore(recompute=self.recompute)
+        with self._change:
+            twin._ram, twin.nbytes, twin.count = OrderedDict(self._ram), self.nbytes, self.count
+        twin._lender = self if self._lender is None else self._lender
+        return twin
+
+    _lender: PageStore | None = None  # the store whose file this one reads
+
+    # --- inside: `_change` is held in these ---
+
+    def _keep(self, number: int, page: Page) -> None:
+        before = self._ram.pop(number, None)
+        self.nbytes += page.nbytes - (before.nbytes if before is not None else 0)
+        self._ram[number] = page
+
+    def _evict(self, spare: int | None = None) -> None:
+        """Pages leave memory, unused for longest first, as far as they are elsewhere or can be computed again."""
+        if self.ram_bytes is None or self.nbytes <= self.ram_bytes or not (self._file or self.recompute):
+            return
+        for number in list(self._ram):
+            if self.nbytes <= self.ram_bytes:
+                return
+            if number not in self._unwritten and number != spare:
+                self.nbytes -= self._ram.pop(number).nbytes
+
+    def _want_written(self, number: int) -> None:
+        """A page must not leave memory before it is on disk; if the disk failed, not unless it can be computed."""
+        if self._file is not None and (self.failure is None or self.recompute is None):
+            self._unwritten[number] = None
+            self._work()
+
+    def _work(self) -> None:
+        """There is something to do for the thread."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="pages", daemon=True)
+            self._thread.start()
+        self._change.notify_all()
+
+    # --- inside: the thread ---
+
+    @property
+    def _writable(self) -> bool:
+        return bool(self._unwritten) and self.failure is None
+
+    def _run(self) -> None:
+        while True:
+            with self._change:
+                while not (self._wanted or self._writable or self._closing):
+                    self._change.wait()
+                if not self._wanted and not self._writable:
+                    return
+                fetch = bool(self._wanted)
+                number = self._wanted.popleft() if fetch else next(iter(self._unwritten))
+                page = self._ram.get(number)
+            if fetch:
+                self._fetch(number)
+            elif page is not None:
+                self._write(number, page)
+
+    def _fetch(self, number: int) -> None:
+        try:
+            page = self._read(number)
+        except StoreError:
+            return  # whoever really wants it is told
+        with self._change:
+            if page is not None and number not in self._ram:
+                self._keep(number, page)
+                self._prefetched += 1
+                self._evict(spare=number)
+
+    def _write(self, number: int, page: Page) -> None:
+        failure: StoreError | None = None
+        assert self._file is not None
+        try:
+            with self._io:
+                if self._room():
+                    self._file.write(number, page)
+        except StoreError as error:
+            failure = error
+        with self._change:
+            self._disk_use[number] = None
+            self._disk_use.move_to_end(number)
+            if failure is None and self._ram.get(number) is page:  # else a newer one came while this was written
+                self._unwritten.pop(number, None)
+            if failure is not None:
+                self.failure = failure
+                if self.recompute is not None:  # then a page may leave memory although it is on no disk
+                    self._unwritten.clear()
+            self._evict()
+            self._change.notify_all()
+
+    def _room(self) -> bool:
+        """Whether the file may take one more page, if need be after others left it. `_io` is held."""
+        assert self._file is not None
+        if self.disk_bytes is None:
+            return True
+        most = self.disk_bytes - self._file.geometry.stride
+        while self._file.disk_bytes > most and (victim := self._victim()) is not None:
+            self._file.forget(victim)
+        return self._file.disk_bytes <= most
+
+    def _victim(self) -> int | None:
+        """The page on disk that was unused for longest: those of earlier runs by age, then by use."""
+        assert self._file is not None
+        with self._change:
+            while self._oldest < self._file.places:
+                number, self._oldest = self._oldest, self._oldest + 1
+                if number not in self._disk_use and number not in self._unwritten and self._file.has(number):
+                    return number
+            return self._disk_use.popitem(last=False)[0] if self._disk_use else None
+
+    # --- inside: where pages come from ---
+
+    def _read(self, number: int) -> Page | None:
+        if self._lender is not None:
+            return self._lender._read(number)
+        if self._file is None or not 0 <= number < self.count:
+            return None
+        with self._io:
+            page = self._file.read(number)
+        with self._change:
+            if page is not None:
+                self._disk_use[number] = None
+                self._disk_use.move_to_end(number)
+        return page
+
+    def _compute(self, number: int) -> Page:
+        if self.recompute is None or not 0 <= number < self.count:
+            raise KeyError(f"no page {number} of {self.count}")
+        page = self.recompute(number)
+        with self._change:
+            self._recomputed += 1
+            self._keep(number, page)
+            if self.disk_bytes is None:  # a full disk gave this page up to have room for others
+                self._want_written(number)
+        return page

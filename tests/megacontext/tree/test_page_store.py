@@ -1,0 +1,230 @@
+"""PageStore against a dict: wherever a page is, `get` gives what was put last."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from megacontext.arena import Page
+from megacontext.errors import StoreError
+from megacontext.tree.page_codec import PageCodec, PageShape
+from megacontext.tree.page_file import PageFile
+from megacontext.tree.page_store import MOST_UNWRITTEN, PageStore
+
+SHAPE = PageShape(2, 1, 32, 64)
+CODEC = PageCodec(SHAPE, torch.float32)
+SIZE = CODEC.nbytes
+
+
+def page(seed: int) -> Page:
+    return Page(*(torch.full(tuple(SHAPE), float(seed + part)) for part in (0, 0.5)))
+
+
+def same(one: Page, other: Page) -> bool:
+    return torch.equal(one.keys, other.keys) and torch.equal(one.values, other.values)
+
+
+def on_disk(folder: Path, **options) -> PageStore:
+    file = PageFile.open(folder / "pages.ctx", CODEC, fingerprint="m")
+    return PageStore(**{"ram_bytes": 3 * SIZE, "file": file, **options})
+
+
+STEP = st.tuples(st.sampled_from(["put", "put", "get", "prefetch", "flush", "reopen"]), st.integers(0, 9))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(STEP, max_size=40))
+def test_a_store_is_a_dict_whose_memory_is_bounded(tmp_path_factory, steps):
+    folder, oracle = tmp_path_factory.mktemp("store"), {}
+    store = on_disk(folder)
+    for at, (what, number) in enumerate(steps):
+        if what == "put":
+            oracle[number] = page(100 * at)
+            store.put(number, oracle[number])
+        elif what == "get" and number in oracle:
+            assert same(store.get(number), oracle[number])
+        elif what == "prefetch":
+            store.prefetch([number, number + 1])
+        elif what == "flush":
+            store.flush()
+            assert store.nbytes <= 3 * SIZE
+        elif what == "reopen":
+            store.close()
+            store = on_disk(folder)
+    for number in range(10):
+        if number in oracle:
+            assert same(store.get(number), oracle[number])
+        else:
+            with pytest.raises(KeyError, match=f"no page {number}"):
+                store.get(number)
+    store.close()
+
+
+def test_the_page_unused_for_longest_leaves_memory_first(tmp_path):
+    store = on_disk(tmp_path)
+    for number in range(3):
+        store.put(number, page(number))
+    store.flush()
+    store.get(0)
+    store.put(3, page(3))
+    store.flush()
+    store.traffic()
+    for number in (0, 2, 3):
+        store.get(number)
+    assert store.traffic().faults == 0
+    store.get(1)
+    traffic = store.traffic()
+    assert traffic.faults == 1
+    assert len(traffic.fault_ms) == 1
+    assert traffic.fault_ms[0] > 0
+    store.close()
+
+
+def test_what_was_prefetched_is_no_fault(tmp_path):
+    store = on_disk(tmp_path)
+    for number in range(8):
+        store.put(number, page(number))
+    store.flush()
+    store.traffic()
+    store.prefetch([0, 1])
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and not {0, 1} <= store._ram.keys():
+        time.sleep(0.005)
+    assert same(store.get(0), page(0))
+    assert same(store.get(1), page(1))
+    traffic = store.traffic()
+    assert (traffic.faults, traffic.prefetched) == (0, 2)
+    store.close()
+
+
+def test_a_page_that_is_nowhere_is_computed_and_then_kept(tmp_path):
+    computed: list[int] = []
+
+    def compute(number: int) -> Page:
+        computed.append(number)
+        return page(number)
+
+    store = on_disk(tmp_path, recompute=compute)
+    for number in range(6):
+        store.put(number, page(number))
+    store.close()
+    with (tmp_path / "pages.ctx").open("r+b") as file:  # a torn page
+        file.seek(PageFile.open(tmp_path / "pages.ctx", CODEC, fingerprint="m").geometry.offset(2) + 40)
+        file.write(b"torn")
+    store = on_disk(tmp_path, recompute=compute)
+    assert same(store.get(2), page(2))
+    assert computed == [2]
+    assert store.damaged == 1
+    assert store.traffic().recomputed == 1
+    store.close()
+    store = on_disk(tmp_path)
+    assert same(store.get(2), page(2))
+    store.close()
+
+
+def test_without_a_disk_pages_leave_memory_only_if_they_can_be_computed():
+    kept, remade = PageStore(ram_bytes=2 * SIZE), PageStore(ram_bytes=2 * SIZE, recompute=page)
+    for number in range(5):
+        kept.put(number, page(number))
+        remade.put(number, page(number))
+    assert kept.nbytes == 5 * SIZE
+    assert remade.nbytes == 2 * SIZE
+    assert same(kept.get(0), page(0))
+    assert same(remade.get(0), page(0))
+    assert remade.traffic().recomputed == 1
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "posix_fallocate"), reason="needs a system that punches holes")
+def test_the_disk_keeps_its_cap_and_the_oldest_unused_pages_leave_it(tmp_path):
+    stride = PageFile.open(tmp_path / "pages.ctx", CODEC, fingerprint="m").geometry.stride
+    store = on_disk(tmp_path, disk_bytes=6 * stride, recompute=page)
+    for number in range(12):
+        store.put(number, page(number))
+        store.flush()
+        if number >= 1:
+            store.get(1)
+            store._read(1)  # used on disk
+        assert store.disk <= 6 * stride
+    there = [number for number in range(12) if store._file.has(number)]
+    assert 1 in there
+    assert 11 in there
+    assert 0 not in there
+    assert all(same(store.get(number), page(number)) for number in range(12))
+    store.close()
+
+
+def test_a_put_waits_when_the_disk_cannot_keep_up(tmp_path, monkeypatch):
+    store = on_disk(tmp_path)
+    gate, write = threading.Event(), PageFile.write
+    monkeypatch.setattr(PageFile, "write", lambda self, n, p: (gate.wait(10), write(self, n, p)))
+    done = threading.Event()
+
+    def fill() -> None:
+        for number in range(MOST_UNWRITTEN + 5):
+            store.put(number, page(number))
+        done.set()
+
+    threading.Thread(target=fill, daemon=True).start()
+    assert not done.wait(0.3)
+    assert len(store._unwritten) == MOST_UNWRITTEN + 1
+    gate.set()
+    assert done.wait(20)
+    store.flush()
+    assert store.nbytes <= 3 * SIZE
+    store.close()
+
+
+@pytest.mark.parametrize("recompute", [None, page])
+def test_a_disk_that_fails_loses_nothing_and_is_told(tmp_path, monkeypatch, recompute):
+    store = on_disk(tmp_path, recompute=recompute)
+    store.put(0, page(0))
+    store.flush()
+
+    def full(*_: object) -> None:
+        raise StoreError("pages.ctx: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(PageFile, "write", full)
+    for number in range(1, 12):
+        store.put(number, page(number))
+    with pytest.raises(StoreError, match="No space left"):
+        store.flush()
+    assert "No space left" in str(store.failure)
+    assert all(same(store.get(number), page(number)) for number in range(12))
+    assert recompute is None or store.nbytes <= 3 * SIZE
+    store.close()
+
+
+def test_a_copy_reads_what_was_there_and_writes_nothing(tmp_path):
+    store = on_disk(tmp_path)
+    for number in range(8):
+        store.put(number, page(number))
+    store.flush()
+    twin = store.copy()
+    twin.put(8, page(80))
+    store.put(8, page(8))
+    store.flush()
+    assert same(twin.get(8), page(80))
+    assert same(store.get(8), page(8))
+    assert all(same(twin.get(number), page(number)) for number in range(8))
+    twin.close()
+    assert same(store.get(0), page(0))
+    store.close()
+
+
+def test_closing_writes_what_is_left_and_ends_the_thread(tmp_path):
+    store = on_disk(tmp_path)
+    for number in range(20):
+        store.put(number, page(number))
+    store.close()
+    store.close()
+    assert not [t for t in threading.enumerate() if t is store._thread]
+    again = on_disk(tmp_path)
+    assert again.count == 20
+    assert all(same(again.get(number), page(number)) for number in range(20))
+    again.close()
