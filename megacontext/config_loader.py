@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -63,7 +63,9 @@ def load_config(
     """
     file = None if path is None else _find(Path(path))
     values, sources = _from_file(file) if file else ({}, {})
-    values |= {name: {} for name in _sections(schema) if values.get(name, {}) is None}  # `memory:` and nothing under it
+    for name in _sections(schema):
+        if values.get(name, {}) is None and not _optional(schema.model_fields[name].annotation):
+            values[name] = {}  # `memory:` and nothing under it
     layers = _from_environment(schema, os.environ if environ is None else environ) | dict(overrides or {})
     for name, override in layers.items():
         _put(values, name, override.value, override.source)
@@ -104,7 +106,7 @@ def print_config(loaded: LoadedConfig[Any]) -> str:
     lines = [f"# {loaded.path}" if loaded.path else "# defaults"]
     sections = _sections(type(loaded.config))
     for name, value in loaded.config.model_dump(mode="json").items():
-        if name not in sections:
+        if name not in sections or value is None:
             lines.append(_setting(name, value, loaded.sources.get(name)))
             continue
         lines.append(f"{name}:")
@@ -144,8 +146,10 @@ def _from_environment(schema: type[Section], environ: Mapping[str, str]) -> dict
     """MEGACONTEXT_MEMORY_BUDGET=512 -> memory.budget. Variables that name no section are someone else's."""
     found: dict[str, Override] = {}
     for variable in sorted(environ):
-        section, _, name = variable.removeprefix(ENV_PREFIX).lower().partition("_")
-        if variable.startswith(ENV_PREFIX) and name and section in _sections(schema):
+        words = variable.removeprefix(ENV_PREFIX).lower()
+        section = max((name for name in _sections(schema) if words.startswith(f"{name}_")), key=len, default="")
+        name = words.removeprefix(f"{section}_")
+        if variable.startswith(ENV_PREFIX) and section and name:
             dotted, source = f"{section}.{name}", f"environment {variable}"
             found[dotted] = parse_override(schema, dotted, environ[variable], source)
     return found
@@ -153,7 +157,9 @@ def _from_environment(schema: type[Section], environ: Mapping[str, str]) -> dict
 
 def _put(values: dict[str, Any], name: str, value: Any, source: str) -> None:
     section, _, key = name.rpartition(".")
-    inner = values.setdefault(section, {}) if section else values
+    if section and values.get(section) is None:
+        values[section] = {}
+    inner = values[section] if section else values
     if not isinstance(inner, dict):
         raise ConfigError(f"{source}: {section} is not a section in the file")
     inner[key] = value
@@ -171,7 +177,8 @@ def _explain(schema: type[Section], problem: dict[str, Any], sources: Mapping[st
     """One problem: where, the value, the rule, the way out."""
     location = [str(part) for part in problem["loc"]]
     name = ".".join(location)
-    where = next((sources[key] for end in (len(location), 2, 1) if (key := ".".join(location[:end])) in sources), "?")
+    outwards = (".".join(location[:end]) for end in range(len(location), 0, -1))
+    where = next((sources[key] for key in outwards if key in sources), "?")
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown key {name}.{_nearest(schema, name)}"
     return f"{where}: {name}: {problem['msg']}, got {json.dumps(problem['input'])}"
@@ -179,14 +186,41 @@ def _explain(schema: type[Section], problem: dict[str, Any], sources: Mapping[st
 
 def _nearest(schema: type[Section], name: str) -> str:
     """' Did you mean ...?' and what there is instead."""
-    section, _, key = name.partition(".")
-    if section not in _sections(schema) or not key:
+    *path, key = name.split(".")
+    inner = _schema_at(schema, path)
+    if inner is None:
         choices = list(schema.model_fields)
-        near = get_close_matches(section, choices, n=1, cutoff=0.5)
+        near = get_close_matches(path[0], choices, n=1, cutoff=0.5)
     else:
-        choices = [dotted for dotted in field_names(schema) if dotted.startswith(f"{section}.")]
-        near = get_close_matches(name, choices, n=1, cutoff=0.7) or _elsewhere(schema, key)
+        prefix = "".join(f"{part}." for part in path)
+        choices = [prefix + field for field in inner.model_fields]
+        near = [prefix + field for field in get_close_matches(key, inner.model_fields, n=1, cutoff=0.6)]
+        near = near or _elsewhere(schema, key)
     return f" Did you mean {near[0]}?" if near else f" Known: {', '.join(choices)}."
+
+
+def _schema_at(schema: type[Section], path: Sequence[str]) -> type[Section] | None:
+    """The section that the beginning of a dotted name leads to, through mappings and lists of sections, too."""
+    inner: type[Section] | None = schema
+    is_key = False  # of a mapping, or an index
+    for part in path:
+        if is_key:
+            is_key = False
+            continue
+        info = inner.model_fields.get(part) if inner else None
+        inner = _section_in(info.annotation) if info else None
+        is_key = info is not None and any(get_origin(kind) in (dict, tuple) for kind in _branches(info.annotation))
+    return inner
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
+
+
+def _branches(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
 def _elsewhere(schema: type[Section], key: str) -> list[str]:
@@ -205,7 +239,8 @@ def _field(schema: type[Section], name: str, source: str) -> Any:
 
 
 def _sections(schema: type[Section]) -> dict[str, type[Section]]:
-    fields = ((name, info.annotation) for name, info in schema.model_fields.items())
+    """The fields that are sections, or may be."""
+    fields = [(name, kind) for name, info in schema.model_fields.items() for kind in _branches(info.annotation)]
     return {name: kind for name, kind in fields if isinstance(kind, type) and issubclass(kind, Section)}
 
 

@@ -32,6 +32,7 @@ _WORDS |= dict.fromkeys(("true", "True", "TRUE"), True) | dict.fromkeys(("false"
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL_FLOAT = re.compile(r"([-+]?)\.(?:(inf|Inf|INF)|(nan|NaN|NAN))")
+_PAIR = re.compile(r"(?<!\\)((?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
 _MAX_DIGITS = 400  # Python itself refuses to read integers beyond some thousand digits
 
 
@@ -60,7 +61,7 @@ def parse_scalar(text: str) -> Any:
 
 
 def parse_yaml(data: str | bytes, name: str = "<yaml>") -> Document:
-    """Parse one document. `name` stands in messages as the file.
+    """Parse one document; JSON is one, too. `name` stands in messages as the file, and says whether it is JSON.
 
     Raises ConfigError, with file and line, for anything that is not one well-formed document within the caps.
     """
@@ -68,6 +69,7 @@ def parse_yaml(data: str | bytes, name: str = "<yaml>") -> Document:
         raise ConfigError(f"{name}: {len(data)} bytes, a config has at most {MAX_BYTES}: is this the right file?")
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
+        text = _PAIR.sub(_joined, text) if name.endswith(".json") else text
         return _Builder(text.removeprefix("\ufeff"), name).document()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
@@ -149,6 +151,11 @@ class _Builder:
 
     def refuse(self, event: Any, why: str) -> ConfigError:
         return ConfigError(f"{self.name}:{_line(event)}: {why}")
+
+
+def _joined(pair: re.Match[str]) -> str:
+    """JSON writes a letter beyond U+FFFF as two escapes, which YAML knows as one letter."""
+    return pair[1] + bytes.fromhex(pair[2] + pair[3]).decode("utf-16-be")
 
 
 def _line(event: Any) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,14 @@ def test_plain_scalars_follow_yaml_1_2(text: str, value: object) -> None:
 
 def test_a_quoted_number_is_text() -> None:
     assert parse_yaml("a: '12'").value == {"a": "12"}
+
+
+@pytest.mark.parametrize(
+    "value", ["h\u00e9 \U0001f600\U0001f600", "\\ud83d\\ude00", "\\\U0001f600", "a/b\tc\n", 1e-5, None]
+)
+def test_json_is_read_as_json(value: object) -> None:
+    assert parse_yaml(json.dumps({"a": value}, indent="\t"), "f.json").value == {"a": value}
+    assert parse_yaml("a: \\ud83d\\ude00").value == {"a": "\\ud83d\\ude00"}
 
 
 def test_values_know_their_lines() -> None:
@@ -221,3 +230,53 @@ def test_another_schema_may_have_settings_outside_sections(tmp_path: Path) -> No
     file.write_text("taks: [a]\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"other.yaml:1: unknown key taks. Did you mean tasks\?"):
         load_config(file, OtherConfig, environ={})
+
+
+class Entry(Section):
+    size: int = 1
+    scale: float = 1.0
+
+
+class NestedConfig(Section):
+    """Sections within mappings and lists, one of them optional, one with an underscore in its name."""
+
+    by_name: dict[str, Entry] | None = None
+    rows: tuple[Entry, ...] = ()
+    entry: Entry | None = None
+    my_entry: Entry = Entry()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("by_name:\n  a:\n    sise: 3\n", "n.yaml:3: unknown key by_name.a.sise. Did you mean by_name.a.size?"),
+        ("rows:\n  - size: 3\n    scal: 3\n", "n.yaml:3: unknown key rows.0.scal. Did you mean rows.0.scale?"),
+        ("entry:\n  zzz: 3\n", "n.yaml:2: unknown key entry.zzz. Known: entry.size, entry.scale."),
+        ("by_name:\n  a:\n    size: many\n", "n.yaml:3: by_name.a.size: Input should be a valid integer"),
+    ],
+)
+def test_a_mistake_deep_inside_is_named_as_well(tmp_path: Path, text: str, reason: str) -> None:
+    file = tmp_path / "n.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, NestedConfig, environ={})
+    assert reason in str(caught.value)
+
+
+def test_a_variable_may_name_a_section_with_an_underscore() -> None:
+    environ = {"MEGACONTEXT_MY_ENTRY_SIZE": "7", "MEGACONTEXT_ENTRY_SIZE": "8"}
+    config = load_config(None, NestedConfig, environ=environ).config
+    assert config.my_entry.size == 7
+    assert config.entry == Entry(size=8)
+
+
+def test_an_optional_section_is_absent_until_something_stands_in_it(tmp_path: Path) -> None:
+    file = tmp_path / "n.yaml"
+    file.write_text("entry:\n", encoding="utf-8")
+    loaded = load_config(file, NestedConfig, environ={})
+    assert loaded.config.entry is None
+    assert "entry: null" in print_config(loaded)
+    overrides = {"entry.size": Override(3, "flag --set")}
+    loaded = load_config(file, NestedConfig, environ={}, overrides=overrides)
+    assert loaded.config.entry == Entry(size=3)
+    assert "  size: 3  # flag --set" in print_config(loaded)
