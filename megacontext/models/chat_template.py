@@ -25,6 +25,18 @@ if TYPE_CHECKING:
     from megacontext.models.text import TokenizersText
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+# Texts of tokens that end a turn in one family or another; those that a vocabulary marks as special stop a reply.
+TURN_ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "</s>")
+
+
+def give_chat(text: TokenizersText, template: str | None, variables: dict[str, Any]) -> None:
+    """The template's format, and its own end of a turn among the ids that stop a reply; else turns stay paragraphs."""
+    ends = {text.specials[end] for end in TURN_ENDS if end in text.specials}
+    if template is None:
+        text.stop_ids = text.stop_ids | ends
+        return
+    chat = TemplateChat(template, text, variables)
+    text.chat, text.stop_ids = chat, text.stop_ids | ends | chat.stop_ids
 
 
 class Literal(str):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megacontext.errors import ConfigError
 from megacontext.models.base import ModelFileError
-from megacontext.models.safetensors import read_json
+from megacontext.models.folder import read_json
 from megacontext.models.text import TokenizersText, not_a_panic
 
 if TYPE_CHECKING:
@@ -23,16 +24,17 @@ class FolderText:
     """Reads what is there; everything but tokenizer.json may be missing. Raises ModelFileError for damaged files."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._settings = self._optional("tokenizer_config.json")
+        self.path, self.file = path, path / "tokenizer.json"
+        named = {name: token for name, token in self.optional("special_tokens_map.json").items() if name in NAMED}
+        self.settings = {**named, **self.optional("tokenizer_config.json")}
 
     def text(self, vocab: int) -> TokenizersText:
         """vocab: rows of the model's embedding."""
-        raw = self._tokenizer_json()
+        raw = self.raw
         added = [token for token in raw.get("added_tokens") or [] if self._is_special(token)]
         for token in added:
             token["special"] = True
-        tokenizer = _tokenizer(json.dumps(raw), self.path / "tokenizer.json")
+        tokenizer = _tokenizer(json.dumps(raw), self.file)
         tokenizer.add_special_tokens([t for t in self.variables.values() if tokenizer.token_to_id(t) is not None])
         named = (tokenizer.token_to_id(token) for token in self.variables.values())
         special = {token["id"] for token in added} | {i for i in named if i is not None}
@@ -42,7 +44,7 @@ class FolderText:
     @property
     def variables(self) -> dict[str, str]:
         """bos_token, eos_token and so on: what a chat template may name."""
-        found = {name: self._settings.get(name) for name in NAMED}
+        found = {name: self.settings.get(name) for name in NAMED}
         texts = {name: token.get("content") if isinstance(token, dict) else token for name, token in found.items()}
         return {name: text for name, text in texts.items() if isinstance(text, str)}
 
@@ -52,18 +54,19 @@ class FolderText:
         file = self.path / "chat_template.jinja"
         if file.exists():
             return file.read_text("utf-8")
-        found = self._settings.get("chat_template")
+        found = self.settings.get("chat_template")
         if isinstance(found, list):
             found = {entry.get("name"): entry.get("template") for entry in found}.get("default")
         if found is not None and not isinstance(found, str):
             raise ModelFileError(f"{self.path / 'tokenizer_config.json'}: chat_template must be text")
         return found
 
-    def _tokenizer_json(self) -> dict[str, Any]:
-        file = self.path / "tokenizer.json"
-        if not file.exists():
-            raise ConfigError(f"{file} is missing; only tokenizers in that format are read (not tokenizer.model)")
-        return read_json(file)
+    @cached_property
+    def raw(self) -> dict[str, Any]:
+        """The tokenizer as it stands in tokenizer.json, or would stand there."""
+        if not self.file.exists():
+            raise ConfigError(f"{self.file} is missing; only tokenizers in that format are read (not tokenizer.model)")
+        return read_json(self.file)
 
     def _is_special(self, token: dict[str, Any]) -> bool:
         """Flagged as such; or used by the chat template; or of the look of a control token, whatever its flag says."""
@@ -74,14 +77,15 @@ class FolderText:
     def _stop_ids(self, tokenizer: Tokenizer) -> set[int]:
         """End and beginning of a text, as the configuration files and the tokenizer's settings name them."""
         stops: set[int] = set()
-        for settings in (self._optional("generation_config.json"), self._optional("config.json")):
+        for settings in (self.optional("generation_config.json"), self.optional("config.json")):
             for key in ("eos_token_id", "bos_token_id"):
                 ids = settings.get(key)
                 stops.update(i for i in (ids if isinstance(ids, list) else [ids]) if isinstance(i, int))
         named = (tokenizer.token_to_id(self.variables.get(name, "")) for name in ("eos_token", "bos_token"))
         return stops | {i for i in named if i is not None}
 
-    def _optional(self, name: str) -> dict[str, Any]:
+    def optional(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder, empty if it is not there."""
         return read_json(self.path / name) if (self.path / name).exists() else {}
 
 

@@ -1,7 +1,7 @@
 """Llama-family decoder behind the hook: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
 
 Covers Llama 1 to 3, SmolLM, TinyLlama, Mistral: tied or untied heads, optional biases, any head width.
-It knows neither file formats (see `gguf.py`, `safetensors.py`) nor positions and masks (the cache owns them).
+It knows neither file formats (see `gguf.py`, `folder.py`) nor positions and masks (the cache owns them).
 
 For speed the three attention inputs and the two MLP inputs are one matrix each, and matrices are laid out for the
 machine (`linear.py`): a pass over one row is little more than one read of the weights.
@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from megacontext.models.base import ModelFileError, Weights, fingerprint
-from megacontext.models.linear import Linear, PackedLinear, can_pack
+from megacontext.models.linear import Linear
+from megacontext.models.tensors import TensorReader
 from nanochat.attention import attention
 from nanochat.hook import KVCache, ModelSpec, Stream
 from nanochat.rotary import Rotary
@@ -85,16 +86,14 @@ class Llama:
         Raises ModelFileError for a missing tensor or a wrong shape.
         """
         self.config = config
-        linear = PackedLinear if pack and can_pack(dtype, device) and can_pack(torch.float32, device) else Linear
-        read = _Reader(config, weights, dtype, torch.device(device), linear)
+        read = _Reader(config, weights, dtype=dtype, device=device, pack=pack)
         self.embedding = read("model.embed_tokens.weight", config.vocab, config.width)
         self.layers = [read.layer(index) for index in range(config.layers)]
         self.norm = read.norm("model.norm.weight")
         self.tied = "lm_head.weight" not in weights
         head = self.embedding if self.tied else read("lm_head.weight", config.vocab, config.width)
-        exact = torch.promote_types(dtype, torch.float32) if device == "cpu" else dtype
-        self.head = read.linear(head.to(exact))
-        self._spec = _spec(config, weights.fingerprint, dtype, torch.device(device))
+        self.head = read.head(head)
+        self._spec = _spec(config, weights.fingerprint, dtype, read.device)
 
     @property
     def parameters(self) -> int:
@@ -168,29 +167,16 @@ def _spec(config: LlamaConfig, weights: str, dtype: torch.dtype, device: torch.d
     )
 
 
-class _Reader:
-    """Takes tensors out of a file, checks their shapes, fuses what is used together."""
+class _Reader(TensorReader):
+    """Knows Llama's names, and fuses what is used together."""
 
-    def __init__(
-        self,
-        config: LlamaConfig,
-        weights: Weights,
-        dtype: torch.dtype,
-        device: torch.device,
-        linear: type[Linear],
-    ) -> None:
-        self.config, self.weights, self.dtype, self.device, self.linear = config, weights, dtype, device, linear
-
-    def __call__(self, name: str, *shape: int) -> Tensor:
-        if name not in self.weights:
-            raise ModelFileError(f"the model file has no tensor {name!r}: it is incomplete, or of another family")
-        if (found := self.weights.shape(name)) != shape:
-            raise ModelFileError(f"tensor {name!r} has shape {found}, its configuration asks for {shape}")
-        return self.weights.tensor(name).to(self.device, self.dtype).contiguous()
+    def __init__(self, config: LlamaConfig, weights: Weights, *, dtype: torch.dtype, device: str, pack: bool) -> None:
+        super().__init__(weights, dtype=dtype, device=device, pack=pack)
+        self.config = config
 
     def norm(self, name: str) -> Tensor:
-        """Norms stay in float32 (float64 for a float64 model): they are small, and the residual stream is."""
-        return self(name, self.config.width).to(torch.promote_types(self.dtype, torch.float32))
+        """Norms stay in the exact dtype: they are small, and the residual stream is."""
+        return self(name, self.config.width).to(self.exact)
 
     def layer(self, index: int) -> Layer:
         c, at = self.config, f"model.layers.{index}"

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from megacontext.models.base import LoadedModel, Weights
-from megacontext.models.chat_template import TemplateChat
+from megacontext.errors import ConfigError
+from megacontext.models.base import LoadedModel, ModelFileError, Weights
+from megacontext.models.chat_template import give_chat
 from megacontext.models.llama import Llama, LlamaConfig
 from megacontext.models.placement import place
+from megacontext.models.rope import rope_frequencies
+from megacontext.models.summary import summarise
 from megacontext.models.text import TokenizersText
 
 if TYPE_CHECKING:
-    from megacontext.config import ModelConfig
+    from torch import Tensor
 
-# Texts of tokens that end a turn in one family or another; those that a vocabulary marks as special stop a reply.
-TURN_ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "</s>")
+    from megacontext.config import ModelConfig
+    from megacontext.models.folder import Folder
 
 
 def load_gguf(path: Path, config: ModelConfig) -> LoadedModel:
@@ -33,55 +37,57 @@ def load_gguf(path: Path, config: ModelConfig) -> LoadedModel:
         begin=gguf_tokenizer.begin_ids(file.metadata),
     )
     template = file.metadata.get("tokenizer.chat_template")
-    _give_chat(text, template, gguf_tokenizer.template_variables(file.metadata))
+    give_chat(text, template, gguf_tokenizer.template_variables(file.metadata))
     model = _build(file.config, file, config)
     name = str(file.metadata.get("general.name", path.stem))
     return LoadedModel(model, text, path.stem, summarise(model, name, file.quantisations[0]))
 
 
-def load_folder(path: Path, config: ModelConfig) -> LoadedModel:
-    """A folder as the Hugging Face hub has them: config.json, *.safetensors, tokenizer.json, tokenizer_config.json."""
+def load_llama(folder: Folder, config: ModelConfig) -> LoadedModel:
+    """A folder of model_type llama or mistral, its tokenizer in tokenizer.json."""
     from megacontext.models.folder_text import FolderText
-    from megacontext.models.safetensors import Folder
 
-    folder, texts = Folder(path), FolderText(path)
-    text = texts.text(folder.config.vocab)
-    _give_chat(text, texts.template, texts.variables)
-    model, name = _build(folder.config, folder, config), path.resolve().name
+    numbers, texts = llama_config(folder), FolderText(folder.path)
+    text = texts.text(numbers.vocab)
+    give_chat(text, texts.template, texts.variables)
+    model, name = _build(numbers, folder, config), folder.path.resolve().name
     return LoadedModel(model, text, name, summarise(model, name, folder.stored_as))
+
+
+def llama_config(folder: Folder) -> LlamaConfig:
+    """The numbers of config.json. Raises ConfigError for a kind that is not supported."""
+    if (activation := folder.raw.get("hidden_act", "silu")) != "silu":
+        raise ConfigError(f"{folder.config_file}: hidden_act {activation!r} is not supported; only silu is")
+    heads, width = folder.whole("num_attention_heads"), folder.whole("hidden_size")
+    head_dim = folder.whole("head_dim", width // heads)
+    return LlamaConfig(
+        vocab=folder.whole("vocab_size"),
+        width=width,
+        layers=folder.whole("num_hidden_layers"),
+        heads=heads,
+        kv_heads=folder.whole("num_key_value_heads", heads),
+        head_dim=head_dim,
+        inner=folder.whole("intermediate_size"),
+        eps=folder.number("rms_norm_eps", 1e-6),
+        max_position=folder.whole("max_position_embeddings", 2048),
+        frequencies=tuple(_frequencies(folder, head_dim).tolist()),
+        window=None if folder.raw.get("sliding_window") is None else folder.whole("sliding_window"),
+    )
+
+
+def _frequencies(folder: Folder, head_dim: int) -> Tensor:
+    """`rope_parameters` since transformers 5, before it `rope_theta` and `rope_scaling`."""
+    raw, where = folder.raw, folder.config_file
+    scaling = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(scaling, Mapping):
+        raise ModelFileError(f"{where}: rope_scaling must be an object")
+    if scaling.get("partial_rotary_factor", raw.get("partial_rotary_factor", 1.0)) != 1.0:
+        raise ConfigError(f"{where}: partial_rotary_factor is not supported")
+    trained = {"original_max_position_embeddings": raw.get("max_position_embeddings")}
+    base = scaling.get("rope_theta", folder.number("rope_theta", 10_000.0))
+    return rope_frequencies(head_dim, float(base), {**trained, **scaling})
 
 
 def _build(numbers: LlamaConfig, weights: Weights, config: ModelConfig) -> Llama:
     device, dtype, pack = place(config)
     return Llama(numbers, weights, dtype=dtype, device=device, pack=pack)
-
-
-def summarise(model: Llama, name: str, stored: str) -> dict[str, Any]:
-    """Plain values for the log. weight_bytes: in memory."""
-    spec = model.spec
-    return {
-        "name": name,
-        "family": spec.family,
-        "parameters": model.parameters,
-        "layers": spec.layers,
-        "heads": spec.heads,
-        "kv_heads": spec.kv_heads,
-        "head_dim": spec.head_dim,
-        "vocab": spec.vocab,
-        "max_position": spec.max_position,
-        "stored_as": stored,
-        "dtype": str(spec.dtype).removeprefix("torch."),
-        "device": str(spec.device),
-        "weight_bytes": model.weight_bytes,
-        "fingerprint": spec.fingerprint,
-    }
-
-
-def _give_chat(text: TokenizersText, template: str | None, variables: dict[str, Any]) -> None:
-    """The template's format, and its own end of a turn among the ids that stop a reply."""
-    ends = {text.specials[end] for end in TURN_ENDS if end in text.specials}
-    if template is None:
-        text.stop_ids = text.stop_ids | ends
-        return
-    chat = TemplateChat(template, text, variables)
-    text.chat, text.stop_ids = chat, text.stop_ids | ends | chat.stop_ids

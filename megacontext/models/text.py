@@ -85,6 +85,11 @@ class TokenizersText:
         return fingerprint([self._tokenizer.to_str().encode(), repr(sorted(self.special_ids)).encode()])
 
     @cached_property
+    def known_ids(self) -> frozenset[int]:
+        """Every id of the tokenizer, specials included."""
+        return frozenset(self._tokenizer.get_vocab(with_added_tokens=True).values())
+
+    @cached_property
     def specials(self) -> dict[str, int]:
         """Text of every special token -> its id."""
         found = {self._tokenizer.id_to_token(i): i for i in self.special_ids}

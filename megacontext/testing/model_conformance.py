@@ -39,6 +39,13 @@ class RecordingCache(NoCache):
         return super().update(layer, q, k, v)
 
 
+class PinnedCache(RecordingCache):
+    """Says of every row that it stands at `offset`."""
+
+    def begin(self, stream: Stream) -> Tensor:
+        return torch.full_like(super().begin(stream), self.offset)
+
+
 class BaseModelTests:
     """Subclasses give `make_model`: small, on a CPU, in float32."""
 
@@ -114,11 +121,30 @@ class BaseModelTests:
     def test_keys_arrive_unrotated(self, model):
         """One token repeated gives one key repeated (its first row aside, which has no row before it)."""
         if not model.spec.relocatable:
-            pytest.skip("positions are learned and enter at the input")
+            pytest.skip("positions are learned and enter at the input: see the next test")
         cache = RecordingCache(model.spec)
         run(model, cache, ids(model, [7] * 6))
         _, keys = cache.keys[0]
         torch.testing.assert_close(keys[:, :, 2:], keys[:, :, 1:-1], atol=1e-5, rtol=0)
+
+    def test_learned_positions_come_from_the_cache(self, model):
+        """One token repeated gives one key where the cache pins all rows to one position, and other keys elsewhere."""
+        if model.spec.relocatable:
+            pytest.skip("positions are rotations, and the cache rotates")
+        pinned, spread = PinnedCache(model.spec, offset=3), RecordingCache(model.spec)
+        for cache in (pinned, spread):
+            run(model, cache, ids(model, [7] * self.rows))
+        (_, same), (_, other) = pinned.keys[0], spread.keys[0]
+        torch.testing.assert_close(same[:, :, 1:], same[:, :, :-1], atol=1e-5, rtol=0)
+        assert (other - same).abs().max() > 1e-3
+
+    def test_a_position_beyond_the_learned_ones_is_refused(self, model, tokens):
+        if model.spec.relocatable:
+            pytest.skip("a rotation can go anywhere")
+        last = model.spec.max_position - len(tokens)
+        run(model, RecordingCache(model.spec, offset=last), ids(model, tokens))
+        with pytest.raises(ValueError, match=str(model.spec.max_position)):
+            run(model, RecordingCache(model.spec, offset=last + 1), ids(model, tokens))
 
     def test_moving_all_rows_together_changes_nothing(self, model, tokens):
         if not model.spec.relocatable:

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from llama_files import reference, tokens_of, write_folder
 
+from megacontext.models.folder import Folder
 from megacontext.models.linear import Linear, PackedLinear, can_pack
 from megacontext.models.llama import Llama
-from megacontext.models.safetensors import Folder
+from megacontext.models.load_llama import llama_config
 from megacontext.testing.model_conformance import BaseModelTests
 from nanochat.kv_cache import DenseCache, NoCache
 
@@ -40,7 +41,7 @@ CONFIGS = {
 
 def load(folder: Path, *, dtype: torch.dtype = torch.float32, pack: bool = False) -> Llama:
     weights = Folder(folder)
-    return Llama(weights.config, weights, dtype=dtype, pack=pack)
+    return Llama(llama_config(weights), weights, dtype=dtype, pack=pack)
 
 
 def logits(model: Llama, tokens: torch.Tensor) -> torch.Tensor:

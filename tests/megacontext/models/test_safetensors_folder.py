@@ -12,7 +12,7 @@ from megacontext.config import ModelConfig
 from megacontext.errors import ConfigError, MissingAsset
 from megacontext.models import load_model
 from megacontext.models.base import ModelFileError
-from megacontext.models.safetensors import Folder
+from megacontext.models.folder import Folder
 from nanochat.kv_cache import NoCache
 
 
