@@ -11,10 +11,13 @@ import pytest
 import torch
 from gpt2_files import reference, write_bin
 
+from megacontext.config import ModelConfig
 from megacontext.errors import MegaContextError
+from megacontext.models import load_model
 from megacontext.models.base import ModelFileError
 from megacontext.models.folder import Folder
 from megacontext.models.pytorch_bin import PytorchBin
+from nanochat.kv_cache import NoCache
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 RAN = []
@@ -59,6 +62,18 @@ def test_shards_are_found_by_the_index(tmp_path):
     folder = Folder(tmp_path)
     for name, weight in weights.items():
         assert torch.equal(folder._files.tensor(name), weight)
+
+
+def test_a_llama_folder_is_read_from_them_too(tmp_path):
+    import llama_files
+
+    theirs, tokens = llama_files.reference(), llama_files.tokens_of(20)
+    (llama_files.write_folder(tmp_path, theirs) / "model.safetensors").unlink()
+    saved(tmp_path, theirs.state_dict())
+    model = load_model(ModelConfig(path=str(tmp_path), dtype="float32", device="cpu")).model
+    with torch.inference_mode():
+        ours = model.logits(model.forward(model.embed(tokens), NoCache(model.spec)))
+        torch.testing.assert_close(ours, theirs(tokens).logits, atol=1e-4, rtol=0)
 
 
 def test_the_fingerprint_is_that_of_the_contents(tmp_path):
