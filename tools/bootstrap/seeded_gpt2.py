@@ -24,13 +24,14 @@ END_OF_TEXT = 256  # after the 256 bytes
 FILES = (
     RemoteFile("config.json", 428, "d32de48db71abebcb6cc78bea31cc38be70d3d260c77b2847e7b3e5671680d58"),
     RemoteFile("tokenizer.json", 4_562, "c9978d63239e7e5b7d4957c72f06f083b8cc1836ab1b95e9b131c181a6badf4e"),
-    RemoteFile("model.safetensors", 413_464, "c1ac745fcf12731969dba57f9c4906b17bc52bda2cb0f31fa33b6ea2991d4066"),
+    RemoteFile("model.safetensors", 413_464, "12262c94db0ed16104634226ad45a51b80a8e1760d20bb4aa19a170cf2f10e18"),
 )
 
-SMALL = 0.004  # radius of the circle, scale of positions and of what a layer adds
+RADIUS = 0.004  # of the circle; scale of positions
+ADDED = 0.002  # scale of what a layer adds
 OTHERS = 0.0005  # ids that are no printable character
-LAST_NORM = 500.0
-PRINTABLE = (10, *range(32, 127))
+LAST_NORM = (200.0, 140.0)  # weight, bias
+PRINTABLE = range(32, 127)
 
 Rows = list[list[float]]
 
@@ -105,13 +106,13 @@ def byte_letters() -> dict[str, int]:
 
 def weights() -> dict[str, Rows]:
     """By GPT-2's names; matrices are (in, out). The head is the token embedding."""
-    found = {"transformer.wte.weight": _embedding(), "transformer.wpe.weight": normal("wpe", POSITIONS, WIDTH, SMALL)}
+    found = {"transformer.wte.weight": _embedding(), "transformer.wpe.weight": normal("wpe", POSITIONS, WIDTH, RADIUS)}
     for i in range(LAYERS):
         at = f"transformer.h.{i}"
         found |= _norm(f"{at}.ln_1") | _norm(f"{at}.ln_2")
-        found |= _linear(f"{at}.attn.c_attn", WIDTH, 3 * WIDTH, 1.0) | _linear(f"{at}.attn.c_proj", WIDTH, WIDTH, SMALL)
-        found |= _linear(f"{at}.mlp.c_fc", WIDTH, 4 * WIDTH, 1.0) | _linear(f"{at}.mlp.c_proj", 4 * WIDTH, WIDTH, SMALL)
-    return found | _norm("transformer.ln_f", weight=LAST_NORM, bias=200.0)
+        found |= _linear(f"{at}.attn.c_attn", WIDTH, 3 * WIDTH, 1.0) | _linear(f"{at}.attn.c_proj", WIDTH, WIDTH, ADDED)
+        found |= _linear(f"{at}.mlp.c_fc", WIDTH, 4 * WIDTH, 1.0) | _linear(f"{at}.mlp.c_proj", 4 * WIDTH, WIDTH, ADDED)
+    return found | _norm("transformer.ln_f", *LAST_NORM)
 
 
 def normal(name: str, rows: int, columns: int, scale: float) -> Rows:
@@ -140,7 +141,7 @@ def _embedding() -> Rows:
     rows = normal("wte", VOCAB, WIDTH, OTHERS)
     order = sorted(zip(normal("circle", len(PRINTABLE), 1, 1.0), PRINTABLE, strict=True))
     for place, (_, byte) in enumerate(order):
-        rows[byte] = [SMALL * part for part in _on_circle(4 * place / len(order))]
+        rows[byte] = [RADIUS * part for part in _on_circle(4 * place / len(order))]
     return rows
 
 
