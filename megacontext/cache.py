@@ -12,15 +12,18 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from megacontext.arena import Page
 from megacontext.config import MemoryConfig
 from megacontext.context import WorkingContext
 from megacontext.delta_nll import DeltaNll
+from megacontext.errors import StoreError
 from megacontext.focus.allocator import FocusAllocator, Plan
 from megacontext.focus.attention_mass import AttentionMass
 from megacontext.focus.base import Moment, Scorer, Scores
 from megacontext.focus.scorers import make_scorer
 from megacontext.gist.top_token import TopTokenGist
 from megacontext.memory_check import check_memory
+from megacontext.recompute import recompute_page
 from megacontext.reread import reread
 from megacontext.ring import Ring
 from megacontext.span import Grid, Span
@@ -28,6 +31,7 @@ from megacontext.telemetry.events import Tick, Warning_
 from megacontext.telemetry.sinks import NullSink, Sink
 from megacontext.tick_report import Refocus, TickClock, report
 from megacontext.tree.memory_tree import MemoryTree
+from megacontext.tree.page_store import PageStore
 from megacontext.view import View
 from megacontext.view_pass import ViewPass
 from nanochat.hook import BaseModel, CacheUsage, KVCache, KVView, Mark, ModelSpec, Stream
@@ -35,11 +39,17 @@ from nanochat.kv_cache import DenseCache, NoCache, storage_bytes
 
 
 def build_cache(
-    spec: ModelSpec, config: MemoryConfig, *, sink: Sink | None = None, probe: DeltaNll | None = None
+    spec: ModelSpec,
+    config: MemoryConfig,
+    *,
+    sink: Sink | None = None,
+    probe: DeltaNll | None = None,
+    pages: PageStore | None = None,
 ) -> KVCache:
     """The memory that `config.cache` names. Raises BudgetError or ConfigError for settings that cannot work.
 
-    sink: receives its events. probe: measures ΔNLL; a plain cache warns that it has nothing to measure.
+    sink: receives its events. probe: measures ΔNLL; a plain cache warns that it has nothing to measure. pages: where
+    pages are kept, None for memory.
     """
     if config.cache in ("none", "full"):
         if probe is not None and sink is not None:
@@ -48,14 +58,14 @@ def build_cache(
         return NoCache(spec) if config.cache == "none" else DenseCache(spec)
     if config.cache == "recency":
         config = config.recency_only()
-    return ContextCache(spec, config, sink=sink, probe=probe)
+    return ContextCache(spec, config, sink=sink, probe=probe, pages=pages)
 
 
 class ContextCache(KVCache):
     """A budgeted view of all of history. MemoryConfig says what the settings mean.
 
     scorer: instead of the one that `config.scorer` names, for evaluation. sink: receives tick, expand and collapse.
-    probe: measures ΔNLL at some ticks.
+    probe: measures ΔNLL at some ticks. pages: where pages are kept, and forgotten first; None: in memory, all of them.
     """
 
     def __init__(
@@ -66,8 +76,10 @@ class ContextCache(KVCache):
         *,
         sink: Sink | None = None,
         probe: DeltaNll | None = None,
+        pages: PageStore | None = None,
     ) -> None:
         check_memory(spec, config)
+        self._given_pages = pages
         self.spec, self.config, self.probe = spec, config, probe
         self.sink: Sink = sink or NullSink()
         self.grid = Grid(config.block)
@@ -79,7 +91,10 @@ class ContextCache(KVCache):
         config = self.config
         self.length, self.carry = 0, None
         self.context = WorkingContext(config.budget, self.grid, (0, *config.gist_slots))
-        self.tree = MemoryTree(self.grid, TopTokenGist(), config.gist_slots)
+        if self._given_pages is not None:
+            self._given_pages.clear()
+        self.tree = MemoryTree(self.grid, TopTokenGist(), config.gist_slots, self._given_pages)
+        self.tree.pages.recompute = self._recompute_page
         self.scorer = self._given_scorer.copy() if self._given_scorer else self._make_scorer()
         gist_room = config.budget if any(config.gist_slots) else 0
         self.view = View(self.spec, config.block, config.budget, config.position_slack, config.protect_first, gist_room)
@@ -93,6 +108,7 @@ class ContextCache(KVCache):
         self.tick = self._since_tick = self._unobserved = self._last_rows = 0
         self.last_tick: Tick | None = None
         self._held: Scores | None = None  # while an answer runs: what its prompt asked for stays in view
+        self._model: BaseModel | None = None  # the last one that passed, for pages that must be computed again
         if self.probe is not None:
             self.probe.reset()
 
@@ -147,6 +163,7 @@ class ContextCache(KVCache):
     # --- between passes ---
 
     def maintain(self, model: BaseModel, *, prompt: int = 0, words: tuple[int, int] | None = None) -> None:
+        self._model = model
         self._observe()
         while self.context.tail >= self.config.block:
             self._seal()
@@ -207,11 +224,13 @@ class ContextCache(KVCache):
         clock.note("plan")
         moved = self._page_in(plan, prompt, scores)
         clock.note("page")
-        recomputed = self._read_again(model, plan, prompt) if model is not None else 0
+        again = self._read_again(model, plan, prompt) if model is not None else 0
         clock.note("forward")
         due = self.probe is not None and self.probe.due(self.tick)
         delta = self.probe.measure(model, self, self._last_rows) if self.probe and model and due else None
-        done = Refocus(self.tick, reason, before, plan, scores, moved, recomputed, clock.take(), delta)
+        pages = self.tree.pages
+        traffic, disk = pages.traffic(), pages.disk or None
+        done = Refocus(self.tick, reason, before, plan, scores, moved, again, traffic, clock.take(), delta, disk)
         slot_bytes = self.view.arena.frame_bytes(1)
         self.last_tick = report(done, self.sink, slot_bytes=slot_bytes, resident_bytes=self.usage.nbytes)
         self.tick += 1
@@ -300,6 +319,11 @@ class ContextCache(KVCache):
             self.tree.replace(self.grid.page(number), self.view.arena.contents(self.view.pages[number]))
         return len(blocks)
 
+    def _recompute_page(self, number: int) -> Page:
+        if self._model is None:
+            raise StoreError(f"page {number} is nowhere, and no model has passed yet that could compute it")
+        return recompute_page(self._model, self.tree, self.grid, number)
+
     # --- what can be asked ---
 
     @property
@@ -361,6 +385,8 @@ class ContextCache(KVCache):
             "mass": self.mass.copy() if self.mass else None,
             "probe": None,
             "_clock": TickClock(),
+            "_given_pages": None,
         }
+        twin.tree.pages.recompute = twin._recompute_page
         twin._pass = ViewPass(twin.spec, twin.view, twin.rings, twin.mass)
         return twin

@@ -11,6 +11,7 @@ from megacontext.focus.allocator import Plan
 from megacontext.focus.base import Scores
 from megacontext.telemetry import events
 from megacontext.telemetry.sinks import Sink
+from megacontext.tree.page_store import PageTraffic
 
 
 class TickClock:
@@ -43,7 +44,10 @@ class TickClock:
 
 @dataclass(frozen=True)
 class Refocus:
-    """One tick, done. moved: pages copied in. recomputed: blocks that the model read again. delta: if measured."""
+    """One tick, done. moved: pages copied in. reread: blocks that the model read again. traffic: where pages came from.
+
+    delta: what was measured, if it was. disk_bytes: None without a disk.
+    """
 
     tick: int
     reason: str
@@ -51,9 +55,11 @@ class Refocus:
     plan: Plan
     scores: Scores
     moved: int
-    recomputed: int
+    reread: int
+    traffic: PageTraffic
     latency_ms: dict[str, float]
     delta: Measured | None = None
+    disk_bytes: int | None = None
 
 
 def report(done: Refocus, sink: Sink, *, slot_bytes: int, resident_bytes: int) -> events.Tick:
@@ -105,8 +111,8 @@ def _tick_event(done: Refocus, *, bytes_moved: int, resident_bytes: int) -> even
         num_expand=len(plan.edits) - folds,
         num_collapse=folds,
         refused=len(plan.refused),
-        faults=done.moved,
-        recomputed_blocks=done.recomputed,
+        faults=done.traffic.faults,
+        recomputed_blocks=done.reread + done.traffic.recomputed,
         lod_counts=context.lod_counts(),
         delta_nll=None if delta is None else round(delta.nats, 4),
         delta_nll_baseline=None if delta is None else delta.reference,
@@ -114,6 +120,7 @@ def _tick_event(done: Refocus, *, bytes_moved: int, resident_bytes: int) -> even
         latency_ms=done.latency_ms,
         baseline_ms=None if delta is None or delta.baseline_ms is None else round(delta.baseline_ms, 3),
         resident_bytes=resident_bytes,
+        disk_bytes=done.disk_bytes,
         pages_moved=done.moved,
         bytes_moved=bytes_moved,
     )

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tree",),
     ("view", "focus"),
     ("view_pass", "memory_check"),
-    ("reread",),
+    ("reread", "recompute"),
     ("delta_nll",),
     ("tick_report",),
     ("cache", "baselines"),

@@ -1,6 +1,7 @@
-"""History, complete: every token, every block's page. In memory for now; tokens also go to the session's token log.
+"""History, complete: every token, every block's page, gists where they were asked for.
 
-Knows nothing of focus and of what is in view.
+Tokens are here in memory, four bytes each; their log on disk is the session's. Where pages are is `page_store`'s
+business. Knows nothing of focus and of what is in view.
 """
 
 from __future__ import annotations
@@ -13,20 +14,22 @@ from torch import Tensor
 from megacontext.arena import Page
 from megacontext.gist.base import Gist, GistMaker
 from megacontext.span import Grid, Span
+from megacontext.tree.page_store import PageStore
 
 
 class MemoryTree:
     """tokens: all of history, the open tail included. Pages exist for sealed blocks, gists where one was asked for.
 
-    slots: of a gist, per level from level 1.
+    slots: of a gist, per level from level 1. pages: where pages are kept; None: in memory, all of them.
     """
 
-    def __init__(self, grid: Grid, maker: GistMaker, slots: Sequence[int] = ()) -> None:
+    def __init__(self, grid: Grid, maker: GistMaker, slots: Sequence[int] = (), pages: PageStore | None = None) -> None:
         self.grid, self.maker, self.slots = grid, maker, tuple(slots)
+        self.pages = PageStore() if pages is None else pages
         self._gists: dict[Span, Gist] = {}
-        self._derived_bytes = 0  # pages and gists
-        self._tokens = array("q")
-        self._pages: list[Page] = []
+        self._gist_bytes = 0
+        self._tokens = array("I")
+        self._blocks = 0
 
     def append(self, tokens: Sequence[int]) -> None:
         """More history."""
@@ -42,13 +45,12 @@ class MemoryTree:
         """The next block's exact K/V. Raises ValueError if its tokens are not there yet."""
         if self.sealed + self.grid.block > len(self._tokens):
             raise ValueError(f"no {self.grid.block} tokens to seal at {self.sealed} of {len(self._tokens)}")
-        self._pages.append(page)
-        self._derived_bytes += page.nbytes
+        self.pages.put(self._blocks, page)
+        self._blocks += 1
 
     def replace(self, span: Span, page: Page) -> None:
         """A page that was computed again, with more in view."""
-        self.page(span)
-        self._pages[span.start // self.grid.block] = page
+        self.pages.put(self._number(span), page)
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -56,7 +58,7 @@ class MemoryTree:
     @property
     def sealed(self) -> int:
         """Tokens in sealed blocks."""
-        return len(self._pages) * self.grid.block
+        return self._blocks * self.grid.block
 
     def tokens(self, start: int, end: int) -> list[int]:
         """The ids of [start, end)."""
@@ -64,15 +66,20 @@ class MemoryTree:
 
     def page(self, span: Span) -> Page:
         """The exact K/V of a level-0 span. Raises ValueError for a gist, IndexError for what is not sealed."""
+        return self.pages.get(self._number(span))
+
+    def _number(self, span: Span) -> int:
         if span.level:
             raise ValueError(f"{span} is a gist: it has no page")
-        return self._pages[span.start // self.grid.block]
+        if not 0 <= span.start < self.sealed:
+            raise IndexError(f"{span} is not sealed: blocks are, up to {self.sealed}")
+        return span.start // self.grid.block
 
     def fold(self, number: int, mass: Tensor) -> None:
         """Make the gist of block `number`, whose tokens received attention `mass` (L, Hk, n). A first one stays."""
         node = self.grid.node(1, number * self.grid.block)
         if node not in self._gists:
-            self._keep(node, self.maker.of_page(self._pages[number], mass, self.slots[0]))
+            self._keep(node, self.maker.of_page(self.pages.get(number), mass, self.slots[0]))
 
     def gist(self, span: Span) -> Gist:
         """The gist of a node; a parent's is made of its children's. Raises KeyError for a block never folded."""
@@ -85,16 +92,16 @@ class MemoryTree:
 
     def _keep(self, span: Span, gist: Gist) -> None:
         self._gists[span] = gist
-        self._derived_bytes += gist.nbytes
+        self._gist_bytes += gist.nbytes
 
     @property
     def nbytes(self) -> int:
-        """Bytes that tokens, pages and gists take."""
-        return self._tokens.itemsize * len(self._tokens) + self._derived_bytes
+        """Bytes that tokens, pages and gists take in memory."""
+        return self._tokens.itemsize * len(self._tokens) + self.pages.nbytes + self._gist_bytes
 
     def copy(self) -> MemoryTree:
         """An independent tree; pages and gists, which never change, are shared."""
-        twin = MemoryTree(self.grid, self.maker, self.slots)
-        twin._tokens, twin._pages, twin._gists = self._tokens[:], self._pages.copy(), self._gists.copy()
-        twin._derived_bytes = self._derived_bytes
+        twin = MemoryTree(self.grid, self.maker, self.slots, self.pages.copy())
+        twin._tokens, twin._blocks, twin._gists = self._tokens[:], self._blocks, self._gists.copy()
+        twin._gist_bytes = self._gist_bytes
         return twin

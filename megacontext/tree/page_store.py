@@ -139,6 +139,15 @@ class PageStore:
 
     # --- life ---
 
+    def clear(self) -> None:
+        """Forget all pages. What is in the file is out of reach until it is written over."""
+        with self._change:
+            self._ram.clear()
+            self._unwritten.clear()
+            self._wanted.clear()
+            self._disk_use.clear()
+            self.nbytes = self.count = 0
+
     def flush(self) -> None:
         """Wait until all pages are in the file. Raises StoreError if they cannot be."""
         with self._change:

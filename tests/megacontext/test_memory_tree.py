@@ -91,7 +91,7 @@ def test_bytes_are_those_of_tokens_pages_and_gists():
         tree.fold(number, mass(number))
     tree.gist(GRID.node(2, 0))
     tree.replace(GRID.page(1), random_page(SPEC, 4, 77))
-    assert tree.nbytes == held_bytes(tree) + 8 * len(tree)
+    assert tree.nbytes == held_bytes(tree) + 4 * len(tree)
 
 
 def test_a_copy_goes_its_own_way():
