@@ -13,7 +13,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if __package__ in (None, ""):  # `python tools/plot_results.py` works from anywhere, too
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -21,13 +21,13 @@ if __package__ in (None, ""):  # `python tools/plot_results.py` works from anywh
 from megacontext.errors import ConfigError
 from megacontext.evaluation.flags import Parser, guarded, note
 from megacontext.evaluation.rows import Row, read_rows
+from tools.plotting import BLUE, FAINT, GREEN, INK, VERMILION, new_figure, save_png, tidy
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from tools.plotting import Axes, Figure
 
 DEFAULT_OUT = Path("docs/results/history.png")
 DEFAULT_TASKS = ("late_recall", "late_recall_long")
-INK, FAINT = "#222222", "#8a8a8a"
 
 
 class Look(NamedTuple):
@@ -39,10 +39,10 @@ class Look(NamedTuple):
 
 
 LOOKS = {
-    "megacontext": Look("MegaContext", "#0072b2", "o"),
-    "full": Look("plain cache", "#d55e00", "s"),
-    "recency": Look("sliding window", "#767676", "^"),
-    "oracle": Look("the right blocks", "#009e73", "D"),
+    "megacontext": Look("MegaContext", BLUE, "o"),
+    "full": Look("plain cache", VERMILION, "s"),
+    "recency": Look("sliding window", FAINT, "^"),
+    "oracle": Look("the right blocks", GREEN, "D"),
 }
 
 Lines = dict[str, list[tuple[int, float]]]  # cache -> (history in tokens, value), ascending
@@ -69,22 +69,13 @@ def draw(rows: Sequence[Row], tasks: Sequence[str], out: Path) -> None:
     speed, recall = lines_of(rows, "decode_ms_p50"), lines_of(rows, "accuracy", tasks)
     if not speed and not recall:
         raise ConfigError("these files hold no rows with decode_ms_p50, and none with the accuracy of a recall task")
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ConfigError("matplotlib is not installed: pip install 'megacontext[plots]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.8), dpi=150, layout="constrained")
-    _panel(left, speed, "milliseconds a token (median)", trained(rows))
-    _panel(right, recall, "facts recalled (share of questions)", trained(rows))
-    left.set_ylim(bottom=0)
-    right.set_ylim(-0.03, 1.05)
-    _legend(figure, left, right)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, metadata={"Software": None})
-    pyplot.close(figure)
+    figure, axes = new_figure([["speed", "recall"]], (10, 3.8))
+    _panel(axes["speed"], speed, "milliseconds a token (median)", trained(rows))
+    _panel(axes["recall"], recall, "facts recalled (share of questions)", trained(rows))
+    axes["speed"].set_ylim(bottom=0)
+    axes["recall"].set_ylim(-0.03, 1.05)
+    _legend(figure, *axes.values())
+    save_png(figure, out)
 
 
 def trained(rows: Sequence[Row]) -> int | None:
@@ -103,8 +94,7 @@ def _panel(axes: Axes, lines: Lines, title: str, trained: int | None) -> None:
     ticks = sorted({x for points in lines.values() for x, _ in points})
     axes.set_xticks(ticks, [_short(tick) for tick in ticks], rotation=45 if len(ticks) > 6 else 0)
     axes.minorticks_off()
-    axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     if trained and ticks and ticks[-1] > trained:
         axes.axvline(trained, color=FAINT, linestyle=":", linewidth=1)
         axes.annotate(
@@ -113,7 +103,7 @@ def _panel(axes: Axes, lines: Lines, title: str, trained: int | None) -> None:
         )  # fmt: skip
 
 
-def _legend(figure: Any, *panels: Axes) -> None:
+def _legend(figure: Figure, *panels: Axes) -> None:
     """One for both panels, above them."""
     entries = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries), frameon=False)
