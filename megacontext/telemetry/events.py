@@ -60,10 +60,11 @@ class MemoryOpened(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick(Event):
-    """One refocus, or up to 32 consecutive ones summed (`ticks`): counts added, shares averaged, times as median.
+    """One refocus, or up to 32 consecutive ones summed (`ticks`): counts added, shares and times averaged.
 
-    `tick` is the index of the last one summed. latency_ms: wall time by part (score, plan, page, assemble, forward,
-    total); latency_p95_ms stands only in a sum. transient: where blocks start that changed and changed back within it.
+    `tick` is the index of the last one summed. latency_ms: wall time by part (score, plan, page, assemble, forward)
+    and their sum, total; a sum has the mean of each, and in latency_p95_ms the 95th percentile of each by itself.
+    transient: where blocks start that changed and changed back within it.
     """
 
     type: ClassVar[str] = "tick"
@@ -130,7 +131,8 @@ class Collapse(_Edit):
 class Turn(Event):
     """One exchange, or a document that was read (generated_tokens 0). stop: stop, max_tokens, interrupted, read.
 
-    From working_budget to delta_nll_baseline: what the turn's ticks come to. notes: which setting made it.
+    From working_budget to delta_nll_baseline: what the turn's ticks come to (latency_ms: of its mean tick), absent if
+    it had none. notes: which setting made it.
     """
 
     type: ClassVar[str] = "turn"

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megacontext.errors import MegaContextError
+from megacontext.telemetry.console import ConsoleSink
 from megacontext.telemetry.events import Error, RunEnd, RunStart, Warning_
-from megacontext.telemetry.scrub import scrub
-from megacontext.telemetry.sinks import ConsoleSink, FanOut, JsonlSink, Sink
+from megacontext.telemetry.scrub import ScrubSink, scrub
+from megacontext.telemetry.sinks import FanOut, JsonlSink, Sink
 from megacontext.telemetry.ticks import TickSummary
 
 if TYPE_CHECKING:
@@ -39,8 +40,11 @@ class RunLog:
     def __init__(self, file: JsonlSink, sinks: Sequence[Sink], extra: Sequence[Sink], note: Note) -> None:
         self.path = file.path
         self._file = file
-        self._summary = TickSummary(FanOut([file, *sinks]))
-        self.sink: Sink = FanOut([self._summary, *extra])
+        written = FanOut([file, *sinks])
+        self._summary = TickSummary(written)
+        raw = FanOut([self._summary, *extra])
+        self.sink: Sink = ScrubSink(raw)
+        self._fans = (written, raw)
         self._note = note
         self._started = time.monotonic()
 
@@ -65,7 +69,7 @@ class RunLog:
         enabled, warning = _wandb_wanted(os.environ.get(ENABLE_WANDB, ""))
         sinks: list[Sink] = [ConsoleSink()] if console else []
         if enabled:
-            sinks.append(_wandb(program, telemetry, start.config, file.path, note))
+            sinks.append(_wandb(program, telemetry, start.config, file, note))
         log = cls(file, sinks, extra, note)
         log.sink.emit(start)
         if warning is not None:
@@ -97,6 +101,8 @@ class RunLog:
         self.sink.close()
         if self._file.failure is not None:
             self._note(f"warning: the event log {self.path} is incomplete ({self._file.failure.strerror})")
+        for name, error in [item for fan in self._fans for item in fan.failures.items()]:
+            self._note(f"warning: {name} failed and missed events ({type(error).__name__}: {scrub(str(error))})")
 
 
 def error_event(error: Exception) -> Error:
@@ -141,15 +147,16 @@ def _wandb_wanted(value: str) -> tuple[bool, Warning_ | None]:
     return False, Warning_(message=f"{ENABLE_WANDB}={value} is neither 1 nor 0", hint="nothing is sent to W&B")
 
 
-def _wandb(program: str, telemetry: TelemetryConfig, config: dict[str, Any], log: Path, note: Note) -> Sink:
-    """The run `<program>/<time of the log>`."""
+def _wandb(program: str, telemetry: TelemetryConfig, config: dict[str, Any], file: JsonlSink, note: Note) -> Sink:
+    """The run `<program>/<time of the log>`; its warnings stand in the file, too."""
     from megacontext.telemetry.wandb_sink import WandbSink
 
     return WandbSink(
-        name=f"{program}/{log.stem.rpartition('-')[2]}",
+        name=f"{program}/{file.path.stem.rpartition('-')[2]}",
         project=telemetry.wandb_project,
         entity=telemetry.wandb_entity,
         config=config,
-        folder=log.parent,
+        folder=file.path.parent,
         note=note,
+        warn=ScrubSink(file).emit,
     )

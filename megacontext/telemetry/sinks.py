@@ -1,25 +1,25 @@
-"""Where events go: a file of JSON Lines, the terminal, nowhere, or several of these.
+"""Where events go: a file of JSON Lines, nowhere, or several places (the terminal's is in `console.py`).
 
 A sink is anything with `emit` and `close`; the memory, the chat and the tools only know that much. Emitting costs tens
 of microseconds and never raises: a full disk must not end a conversation, so a sink that fails goes quiet and keeps
-the reason in `failure`.
+the reason. Sinks may be used from several threads.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import re
-import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from megacontext.errors import ConfigError
-from megacontext.telemetry.events import SCHEMA_VERSION, Event
+from megacontext.telemetry.events import SCHEMA_VERSION, Event, Warning_
 
 RUN_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -45,24 +45,43 @@ class NullSink:
 
 
 class FanOut:
-    """Hands every event to several sinks."""
+    """Hands every event to several sinks. One that raises gets no more events, and the others are told.
+
+    failures: name of a sink -> the exception that ended it.
+    """
 
     def __init__(self, sinks: Iterable[Sink]) -> None:
         self.sinks = tuple(sinks)
+        self.failures: dict[str, Exception] = {}
 
     def emit(self, event: Event) -> None:
         for sink in self.sinks:
-            sink.emit(event)
+            try:
+                sink.emit(event)
+            except Exception as error:
+                self._dismiss(sink, error)
+
+    def _dismiss(self, broken: Sink, error: Exception) -> None:
+        name = type(broken).__name__
+        self.failures[name] = error
+        self.sinks = tuple(sink for sink in self.sinks if sink is not broken)
+        _quietly(broken.close)
+        why = f"{name} failed ({type(error).__name__}: {error})"
+        self.emit(Warning_(message=why, hint="it gets no more events"))
 
     def close(self) -> None:
         for sink in self.sinks:
-            sink.close()
+            try:
+                sink.close()
+            except Exception as error:
+                self.failures[type(sink).__name__] = error
 
 
 class JsonlSink:
     """The event log of one run: `<folder>/<run>-<YYYYmmddTHHMMSSZ>.log`, mode 0600, one write per event.
 
-    `counts` holds the number of events by type; `failure` the error that silenced the sink, or None.
+    `counts` holds the number of events by type; `failure` the error that silenced the sink, or None. An interrupt in
+    the middle of an event tears no line and no numbering: the next call ends what it began.
     Raises ConfigError if the run's name is not a safe file name, or the file cannot be made.
     """
 
@@ -73,48 +92,64 @@ class JsonlSink:
         self.counts: dict[str, int] = {}
         self.failure: OSError | None = None
         self.path, self._fd = _create(Path(folder), run)
-        self._seq = 0
+        self._lines = _Lines()
         self._lock = threading.Lock()
 
     def emit(self, event: Event) -> None:
         with self._lock:
             if self._fd is None or self.failure is not None:
                 return
-            record = {"v": SCHEMA_VERSION, "seq": self._seq, "time": utc_now(), "type": event.type, "run": self.run}
-            record |= payload(event)
             try:
-                _write(self._fd, encode(record))
+                self._lines.finish(self._fd)
+                self._lines.add(self._fd, self._line(event))
             except OSError as error:
                 self.failure = error
                 return
-            self._seq += 1
             self.counts[event.type] = self.counts.get(event.type, 0) + 1
+
+    def _line(self, event: Event) -> bytes:
+        record = {"v": SCHEMA_VERSION, "seq": self._lines.count, "time": utc_now(), "type": event.type, "run": self.run}
+        try:
+            return encode(record | payload(event))
+        except Exception as error:  # a value that is no JSON: a defect that must not end the run, nor be lost
+            record["type"] = Warning_.type
+            return encode(record | {"message": f"an event of type {event.type} cannot be written: {error}"})
 
     def close(self) -> None:
         with self._lock:
             fd, self._fd = self._fd, None
         if fd is not None:
+            if self.failure is None:
+                _quietly(lambda: self._lines.finish(fd))
             os.close(fd)
 
 
-class ConsoleSink:
-    """One short line per event on the terminal (stderr), for watching a run."""
+class _Lines:
+    """The lines of a file that nobody else writes to. A line that an interrupt cut short can be finished."""
 
-    def __init__(self, stream: TextIO | None = None, types: Iterable[str] | None = None) -> None:
-        self.stream = stream
-        self.types = None if types is None else frozenset(types)
+    def __init__(self) -> None:
+        self._state: tuple[int, int, bytes] = (0, 0, b"")  # lines done, their bytes, the line begun: changed at once
 
-    def emit(self, event: Event) -> None:
-        if self.types is not None and event.type not in self.types:
-            return
-        facts = (f"{name}={_short(value)}" for name, value in payload(event).items())
-        try:
-            print(f"[{event.type}]", *facts, file=self.stream or sys.stderr)
-        except (OSError, ValueError):
-            self.types = frozenset()
+    @property
+    def count(self) -> int:
+        """Lines done."""
+        return self._state[0]
 
-    def close(self) -> None:
-        pass
+    def add(self, fd: int, line: bytes) -> None:
+        self._state = (*self._state[:2], line)
+        self._write(fd, 0)
+
+    def finish(self, fd: int) -> None:
+        """Write what is missing of a line that was begun, if there is one."""
+        if self._state[2]:
+            self._write(fd, max(0, os.fstat(fd).st_size - self._state[1]))
+
+    def _write(self, fd: int, written: int) -> None:
+        """One write; the rest, should the system take less."""
+        count, before, line = self._state
+        while written < len(line):
+            written += os.write(fd, line[written:])
+        self._state = (count + 1, before + len(line), b"")
 
 
 def payload(event: Event) -> dict[str, Any]:
@@ -172,13 +207,7 @@ def _create(folder: Path, run: str) -> tuple[Path, int | None]:
     raise ConfigError(f"{folder}: a thousand logs of run {run!r} in one second")
 
 
-def _write(fd: int, data: bytes) -> None:
-    """One write; the rest, should the system take less."""
-    written = os.write(fd, data)
-    while written < len(data):
-        written += os.write(fd, data[written:])
-
-
-def _short(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _quietly(action: Callable[[], None]) -> None:
+    """For what is being left behind anyway."""
+    with contextlib.suppress(Exception):
+        action()

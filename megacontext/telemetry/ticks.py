@@ -2,19 +2,17 @@
 
 A tick per token must not become a line per token: while text flows, blocks come and go many times within a sum. The
 edits that go out lead from the view before the sum to the view after it; blocks that are as they were are named in
-the tick's `transient`.
+the tick's `transient`. A turn leaves with what its own ticks come to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
 from dataclasses import replace
-from typing import Any
 
-from megacontext.telemetry.events import Collapse, Event, Expand, Tick
-from megacontext.telemetry.metrics import METRICS
+from megacontext.telemetry.events import Collapse, Event, Expand, MemoryOpened, Tick, Turn
 from megacontext.telemetry.sinks import Sink
-from megacontext.telemetry.timing import percentile
+from megacontext.telemetry.sums import OF_TURN, Sums, summarise, with_figures
 
 LONGEST_SUM = 32
 MOST_TRANSIENT = 40  # blocks that may come and go before a sum goes out: a tick's line stays below a kilobyte
@@ -23,10 +21,10 @@ Edit = Expand | Collapse
 
 
 class TickSummary:
-    """A sink before a sink: ticks leave it as sums of up to `every`, preceded by their edits; all else as it is.
+    """A sink before a sink: ticks leave it as sums of up to `every`, preceded by their edits; all else in its order.
 
     Whatever is neither (a turn, an error, the end) brings out what came before it. A prompt's end is never summed with
-    running text: its few edits are what one looks for in a log.
+    running text: its few edits are what one looks for in a log. May be used from several threads.
     """
 
     def __init__(self, sink: Sink, every: int = LONGEST_SUM) -> None:
@@ -37,20 +35,30 @@ class TickSummary:
         self._ticks: list[Tick] = []
         self._edits = Edits()
         self._at_prompt = False
+        self._turn = Sums(OF_TURN)
+        self._read_again = 0  # tokens of a session from before: its ticks are no turn's
+        self._lock = threading.RLock()
 
     def emit(self, event: Event) -> None:
-        if isinstance(event, Tick) and event.ticks == 1:
-            self.add(event)
-        elif isinstance(event, (Expand, Collapse)):
-            self._turn_to(event)
-            self._edits.add(event)
-        else:
-            self.flush()
-            self._sink.emit(event)
+        with self._lock:
+            if isinstance(event, Tick):
+                self.add(event)
+            elif isinstance(event, (Expand, Collapse)):
+                self._turn_to(event)
+                self._edits.add(event)
+            else:
+                self.flush()
+                self._sink.emit(self._to_turn(event))
 
     def add(self, tick: Tick) -> None:
-        """Take one tick; the sum goes out when it is full."""
+        """Take one tick; the sum goes out when it is full. A tick that is a sum already goes out by itself."""
+        if tick.history_tokens is None or tick.history_tokens > self._read_again:
+            self._turn.add(tick)
         self._turn_to(tick)
+        if tick.ticks > 1:
+            self.flush()
+            self._sink.emit(tick)
+            return
         self._ticks.append(tick)
         if len(self._ticks) >= self._every or len(self._edits.transient) >= MOST_TRANSIENT:
             self.flush()
@@ -62,14 +70,25 @@ class TickSummary:
             self.flush()
         self._at_prompt = at_prompt
 
+    def _to_turn(self, event: Event) -> Event:
+        """A turn takes its ticks' figures along, and the next one begins; so does the first of an opened memory."""
+        if not isinstance(event, (Turn, MemoryOpened)):
+            return event
+        sums, self._turn = self._turn, Sums(OF_TURN)
+        if isinstance(event, Turn):
+            return with_figures(event, sums)
+        self._read_again = event.recovered_tokens
+        return event
+
     def flush(self) -> None:
         """Emit what has been collected, if anything."""
-        ticks, self._ticks = self._ticks, []
-        edits, self._edits = self._edits, Edits()
-        for edit in edits.net():
-            self._sink.emit(edit)
-        if ticks:
-            self._sink.emit(replace(summarise(ticks), transient=sorted(edits.transient) or None))
+        with self._lock:
+            ticks, self._ticks = self._ticks, []
+            edits, self._edits = self._edits, Edits()
+            for edit in edits.net():
+                self._sink.emit(edit)
+            if ticks:
+                self._sink.emit(replace(summarise(ticks), transient=sorted(edits.transient) or None))
 
     def close(self) -> None:
         self.flush()
@@ -99,46 +118,3 @@ class Edits:
         folds = [edit for edit in changed if isinstance(edit, Collapse)]
         opened = [edit for edit in changed if isinstance(edit, Expand)]
         return [*sorted(folds, key=lambda e: e.to_level), *sorted(opened, key=lambda e: -e.from_level)]
-
-
-def summarise(ticks: Sequence[Tick]) -> Tick:
-    """Counts added, shares averaged, times as median and p95, the rest from the last tick. Absent stays absent."""
-    last = ticks[-1]
-    if len(ticks) == 1:
-        return last
-    folded = {name: _fold(metric.fold, [getattr(tick, name) for tick in ticks]) for name, metric in _FOLDED.items()}
-    return Tick(
-        **folded,
-        tick=last.tick,
-        ticks=sum(tick.ticks for tick in ticks),
-        reason=last.reason,
-        delta_nll_baseline=last.delta_nll_baseline,
-        latency_ms=_times(ticks, 0.5),
-        latency_p95_ms=_times(ticks, 0.95),
-    )
-
-
-_FOLDED = {
-    name: metric
-    for name, metric in METRICS.items()
-    if name in Tick.__dataclass_fields__ and name not in ("latency_ms", "delta_nll_baseline")
-}
-_FOLDS: dict[str, Callable[[list[Any]], Any]] = {
-    "sum": sum,
-    "mean": lambda values: round(sum(values) / len(values), 6),
-    "median": lambda values: round(percentile(values, 0.5), 4),
-    "last": lambda values: values[-1],
-}
-
-
-def _fold(fold: str, values: list[Any]) -> Any:
-    known = [value for value in values if value is not None]
-    return _FOLDS[fold](known) if known else None
-
-
-def _times(ticks: Sequence[Tick], share: float) -> dict[str, float] | None:
-    """Per part of a tick, the percentile of its wall time in ms."""
-    times = [tick.latency_ms for tick in ticks if tick.latency_ms]
-    parts = dict.fromkeys(part for one in times for part in one)
-    by_part = {part: [one[part] for one in times if part in one] for part in parts}
-    return {part: round(percentile(values, share), 4) for part, values in by_part.items()} or None

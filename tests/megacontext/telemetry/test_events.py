@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from megacontext.errors import ConfigError
+from megacontext.telemetry.console import ConsoleSink
 from megacontext.telemetry.events import EVENT_TYPES, Event, Expand, RunEnd, RunStart, Tick, Turn, Warning_
 from megacontext.telemetry.metrics import METRICS, Metric, as_markdown
 from megacontext.telemetry.schema import InvalidEvent, json_schema, validate_line
 from megacontext.telemetry.scrub import scrub
-from megacontext.telemetry.sinks import ConsoleSink, FanOut, JsonlSink, NullSink
-from megacontext.telemetry.ticks import TickSummary, summarise
+from megacontext.telemetry.sinks import FanOut, JsonlSink, NullSink
+from megacontext.telemetry.sums import summarise
+from megacontext.telemetry.ticks import TickSummary
 
 FULL_TICK = Tick(
     tick=9,
@@ -208,7 +210,7 @@ def test_the_table_can_be_shown() -> None:
     assert as_markdown().count("\n") == len(METRICS) + 2
 
 
-def test_a_sum_of_ticks_adds_counts_averages_shares_and_ranks_times() -> None:
+def test_a_sum_of_ticks_adds_counts_averages_shares_and_times() -> None:
     ticks = [
         Tick(tick=i, num_expand=1, residency=share, latency_ms={"total": float(i)}, history_tokens=100 + i)
         for i, share in enumerate([0.8, 1.0, 0.9, None])
@@ -216,7 +218,7 @@ def test_a_sum_of_ticks_adds_counts_averages_shares_and_ranks_times() -> None:
     summed = summarise(ticks)
     assert (summed.tick, summed.ticks, summed.num_expand, summed.history_tokens) == (3, 4, 4, 103)
     assert summed.residency == pytest.approx(0.9)
-    assert (summed.latency_ms, summed.latency_p95_ms) == ({"total": 1.0}, {"total": 3.0})
+    assert (summed.latency_ms, summed.latency_p95_ms) == ({"total": 1.5}, {"total": 3.0})
     assert summed.num_collapse is None
 
 
