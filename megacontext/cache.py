@@ -9,6 +9,7 @@ batch is one conversation.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from weakref import ref
 
 from torch import Tensor
 
@@ -108,7 +109,7 @@ class ContextCache(KVCache):
         self.tick = self._since_tick = self._unobserved = self._last_rows = 0
         self.last_tick: Tick | None = None
         self._held: Scores | None = None  # while an answer runs: what its prompt asked for stays in view
-        self._model: BaseModel | None = None  # the last one that passed, for pages that must be computed again
+        self._model: ref[BaseModel] | None = None  # the last one that passed, for pages that must be computed again
         if self.probe is not None:
             self.probe.reset()
 
@@ -163,7 +164,7 @@ class ContextCache(KVCache):
     # --- between passes ---
 
     def maintain(self, model: BaseModel, *, prompt: int = 0, words: tuple[int, int] | None = None) -> None:
-        self._model = model
+        self._model = ref(model)
         self._observe()
         while self.context.tail >= self.config.block:
             self._seal()
@@ -320,9 +321,10 @@ class ContextCache(KVCache):
         return len(blocks)
 
     def _recompute_page(self, number: int) -> Page:
-        if self._model is None:
-            raise StoreError(f"page {number} is nowhere, and no model has passed yet that could compute it")
-        return recompute_page(self._model, self.tree, self.grid, number)
+        model = None if self._model is None else self._model()
+        if model is None:
+            raise StoreError(f"page {number} is nowhere, and there is no model that could compute it")
+        return recompute_page(model, self.tree, self.grid, number)
 
     # --- what can be asked ---
 

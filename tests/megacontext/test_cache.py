@@ -544,12 +544,12 @@ def test_a_refused_pass_changes_nothing():
 @pytest.mark.parametrize("scorer", ["recency", "attention"])
 @pytest.mark.parametrize("gist_slots", [(0, 0, 0, 0), (1, 1)])
 def test_usage_counts_every_byte(name, scorer, gist_slots):
-    """Scorers without an index, so that nothing is estimated: tensors and arrays, and 8 bytes a token."""
+    """Scorers without an index, so that nothing is estimated: tensors and arrays, and 4 bytes a token."""
     model = MODELS[name](False)
     cache = ContextCache(model.spec, small_config(scorer=scorer, gist_slots=gist_slots, budget=180))
     for seed in range(3):
         converse(model, cache, seed, turns=1)
-        held = held_bytes(cache, apart=[model.spec.rotation]) + 8 * cache.length
+        held = held_bytes(cache, apart=[model.spec.rotation]) + 4 * cache.length
         assert cache.usage.nbytes == held
 
 

@@ -94,7 +94,8 @@ def test_a_ticks_figures_can_be_computed_from_the_contexts(recorded):
         levels = [entry.level for entry in after]
         assert tick.lod_counts == {level: levels.count(level) for level in set(levels)}
         came = {e for e in after if e.level == 0} - {e for e in before if e.level == 0}
-        assert tick.pages_moved == tick.faults == len(came)
+        assert tick.pages_moved == len(came)
+        assert tick.faults == 0  # all pages are in memory
         element = cache.view.arena.raw.element_size()
         row = len(cache.spec.memory_layers) * cache.spec.kv_heads * cache.spec.head_dim * element
         assert tick.bytes_moved == len(came) * 4 * row * 3
