@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from megacontext.telemetry.events import EVENT_TYPES, SCHEMA_VERSION
+from megacontext.telemetry.metrics import METRICS
 
 _TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$"
 _ENVELOPE: dict[str, dict[str, Any]] = {
@@ -92,19 +93,24 @@ def _event_schema(kind: str) -> dict[str, Any]:
         "title": kind,
         "description": own.get("description", ""),
         "type": "object",
-        "properties": envelope | {name: _present(field) for name, field in own.get("properties", {}).items()},
+        "properties": envelope | {name: _present(name, field) for name, field in own.get("properties", {}).items()},
         "required": [*envelope, *own.get("required", [])],
         "additionalProperties": False,
     }
 
 
-def _present(field: dict[str, Any]) -> dict[str, Any]:
-    """A field as the log has it: absent rather than null."""
-    options = [option for option in field.get("anyOf", []) if option != {"type": "null"}]
-    if not options:
-        return field
-    rest = {name: value for name, value in field.items() if name not in ("anyOf", "default")}
-    return rest | (options[0] if len(options) == 1 else {"anyOf": options})
+def _present(name: str, field: dict[str, Any]) -> dict[str, Any]:
+    """A field as the log has it, absent rather than null, with what the metrics table says of it.
+
+    Only what checks a value is kept: the rest differs from one version of pydantic to the next.
+    """
+    options = [option for option in field.get("anyOf", [field]) if option != {"type": "null"}]
+    assert len(options) == 1, f"{name}: a field of an event has one type"
+    kept = {key: options[0][key] for key in ("type", "items", "additionalProperties") if key in options[0]}
+    if kept.get("additionalProperties") is True:
+        del kept["additionalProperties"]
+    metric = METRICS.get(name)
+    return kept if metric is None else kept | {"description": f"{metric.meaning} [{metric.unit}]"}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
