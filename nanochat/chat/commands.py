@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from megacontext.errors import MegaContextError
 from nanochat.chat.meter import context_lines, stats_lines, tree_lines
-from nanochat.chat.output import note
 from nanochat.chat.talk import Talk, open_document
 from nanochat.chat.why import USAGE, why_lines
+from nanochat.streams import note
 
 
 class Leave(Exception):

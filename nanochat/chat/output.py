@@ -9,9 +9,8 @@ from typing import Any, Protocol
 
 from megacontext.telemetry.sinks import payload
 from megacontext.turns import TurnResult
-from nanochat.harmless import harmless
+from nanochat.streams import PREFIX, note, say
 
-PREFIX = "MegaContext> "
 JSON_VERSION = 1
 _STEERING = re.compile("[\x7f-\x9f]")  # controls that JSON itself does not escape
 
@@ -35,13 +34,11 @@ class TextOutput:
         self._begun = False
 
     def piece(self, text: str) -> None:
-        sys.stdout.write(harmless(text) if self._begun else PREFIX + harmless(text))
-        sys.stdout.flush()
+        say(text if self._begun else PREFIX + text)
         self._begun = True
 
     def reply(self, result: TurnResult) -> None:
-        sys.stdout.write("\n" if self._begun else PREFIX + "\n")
-        sys.stdout.flush()
+        say("\n" if self._begun else PREFIX + "\n")
         self._begun = False
 
     def read(self, result: TurnResult) -> None:
@@ -74,8 +71,3 @@ class JsonOutput:
         line = json.dumps({"v": JSON_VERSION, "type": kind, **fields}, ensure_ascii=False)
         sys.stdout.write(_STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n")
         sys.stdout.flush()
-
-
-def note(text: str) -> None:
-    """One or more lines on stderr, made harmless."""
-    print(harmless(text), file=sys.stderr, flush=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from nanochat.chat.commands import Leave, run_command
-from nanochat.chat.output import note
 from nanochat.chat.talk import Talk
 from nanochat.chat.terminal import escapes_allowed
+from nanochat.streams import note
 
 PROMPT = "You> "
 MORE = "...> "

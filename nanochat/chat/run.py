@@ -15,8 +15,8 @@ from megacontext.telemetry.run import INTERRUPTED, RunLog, told
 from megacontext.telemetry.scrub import scrub
 from megacontext.telemetry.sinks import Sink
 from nanochat.chat.flags import setting_texts
-from nanochat.chat.output import JsonOutput, Output, TextOutput, note
-from nanochat.chat.terminal import use_utf8
+from nanochat.chat.output import JsonOutput, Output, TextOutput
+from nanochat.streams import note, reader_left, use_utf8
 
 if TYPE_CHECKING:
     from nanochat.chat.talk import Talk
@@ -51,7 +51,7 @@ def _converse(flags: argparse.Namespace, config: DemoConfig, output: Output, sin
     try:
         return _take_turns(flags, config, output, sink)
     except BrokenPipeError:
-        return _reader_left()
+        return reader_left()
 
 
 def _take_turns(flags: argparse.Namespace, config: DemoConfig, output: Output, sink: Sink) -> int:
@@ -105,11 +105,3 @@ def _tell(error: Exception, output: Output, *, debug: bool, log: Path | None = N
         note(scrub("".join(traceback.format_exception(error)).rstrip()))
     output.error(code, message)
     return code
-
-
-def _reader_left() -> int:
-    """Whoever read our stdout is gone (`| head -1`): nothing more to say, and no complaint at exit."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1

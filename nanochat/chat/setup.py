@@ -11,8 +11,9 @@ from megacontext.conversation import Conversation
 from megacontext.edit_ledger import EditLedger
 from megacontext.telemetry.events import MemoryOpened, ModelLoaded
 from megacontext.telemetry.sinks import FanOut
-from nanochat.chat.output import Output, note
+from nanochat.chat.output import Output
 from nanochat.chat.talk import Talk
+from nanochat.streams import note
 
 if TYPE_CHECKING:
     from megacontext.config import DemoConfig, SessionConfig

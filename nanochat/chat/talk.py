@@ -10,8 +10,9 @@ from megacontext.edit_ledger import EditLedger
 from megacontext.errors import ConfigError
 from megacontext.turns import TurnResult
 from nanochat.chat.meter import folded_tokens, meter, stats_of
-from nanochat.chat.output import Output, note
+from nanochat.chat.output import Output
 from nanochat.chat.terminal import CtrlC, progress
+from nanochat.streams import note
 
 
 class Document(NamedTuple):

@@ -20,14 +20,6 @@ def escapes_allowed(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
 
 
-def use_utf8() -> None:
-    """Standard streams speak UTF-8 whatever the locale; what cannot be shown becomes a question mark."""
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        reconfigure: Any = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(encoding="utf-8", errors="replace")
-
-
 class CtrlC:
     """Ctrl-C as a question: the first press sets a flag, a second one interrupts for good.
 
