@@ -28,8 +28,8 @@ class Prompt(NamedTuple):
 
 
 def own_prompt(text: TextModel, words: str) -> Prompt:
-    """Exactly `words`. Raises ConfigError if that is nothing."""
-    return _prompt(text, [], words)
+    """Exactly `words`, but for bytes of a command line that are no UTF-8. Raises ConfigError if that is nothing."""
+    return _prompt(text, [], words.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 def configured_prompt(text: TextModel, words: str, demo: CorpusConfig) -> Prompt:
