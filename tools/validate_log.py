@@ -1,4 +1,8 @@
-"""Checks event logs: every line against the schema, `seq` without gaps, run_start first, run_end last.
+"""Checks event logs: every line against the schema, and what the schema cannot say.
+
+`seq` without gaps, run_start first, run_end last, one run, named as the file is; ticks counted upwards; the parts of a
+tick's time add up to its total; utilization is slots by budget; shares lie in [0, 1]; an expansion leads to a finer
+level, a collapse to a coarser one.
 
     python -m tools.validate_log artifacts/run_logs/NAME.log
     python -m tools.validate_log --schema          prints the JSON Schema of a line
@@ -16,10 +20,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):  # `python tools/validate_log.py` works from anywhere, too
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from megacontext.telemetry.checks import OrderOfTicks, name_problem, problems
 from megacontext.telemetry.schema import InvalidEvent, json_schema, validate_line
 
 MOST_PROBLEMS = 20
@@ -34,37 +40,57 @@ class Verdict:
     interrupted: bool = False
 
 
-def check(lines: Iterable[bytes]) -> Verdict:
-    """All lines of one log."""
-    verdict, last, number = Verdict(), None, 0
-    run: str | None = None
+def check(lines: Iterable[bytes], stem: str | None = None) -> Verdict:
+    """All lines of one log. stem: its file's name without the ending."""
+    reader = _Reader(stem)
     for number, line in enumerate(lines, 1):
+        reader.take(number, line)
+    return reader.end()
+
+
+class _Reader:
+    """A log, line by line, and what it is worth so far."""
+
+    def __init__(self, stem: str | None) -> None:
+        self.verdict = Verdict()
+        self._stem = stem
+        self._run: str | None = None
+        self._last: str | None = None
+        self._order = OrderOfTicks()
+
+    def take(self, number: int, line: bytes) -> None:
         try:
             record = validate_line(line)
         except InvalidEvent as error:
-            verdict.problems.append((number, str(error)))
-            continue
-        run = run or record["run"]
-        problem = _place(record, number, run, ended=last == "run_end")
-        if problem:
-            verdict.problems.append((number, problem))
-        last = record["type"]
-        verdict.counts[last] += 1
-    if not number:
-        verdict.problems.append((1, "the log is empty: it has no run_start"))
-    verdict.interrupted = last != "run_end"
-    return verdict
+            self.verdict.problems.append((number, str(error)))
+            return
+        wrong = [self._place(record, number), self._order.problem(record), *problems(record)]
+        self.verdict.problems += [(number, reason) for reason in wrong if reason]
+        self._last = record["type"]
+        self.verdict.counts[record["type"]] += 1
 
+    def end(self) -> Verdict:
+        if self._last is None and not self.verdict.problems:
+            self.verdict.problems.append((1, "the log is empty: it has no run_start"))
+        self.verdict.interrupted = self._last != "run_end"
+        return self.verdict
 
-def _place(record: dict[str, object], number: int, run: str, *, ended: bool) -> str:
-    """What is wrong with a valid event standing where it stands."""
-    if record["seq"] != number - 1:
-        return f"seq: {record['seq']}, line {number} must have {number - 1}"
-    if (record["type"] == "run_start") != (number == 1):
-        return "run_start must be the first line, and only that"
-    if ended:
-        return f"{record['type']} after run_end"
-    return "" if record["run"] == run else f"run: {record['run']!r} in the log of {run!r}"
+    def _place(self, record: dict[str, Any], number: int) -> str:
+        """What is wrong with a valid event standing where it stands."""
+        if record["seq"] != number - 1:
+            return f"seq: {record['seq']}, line {number} must have {number - 1}"
+        if (record["type"] == "run_start") != (number == 1):
+            return "run_start must be the first line, and only that"
+        if self._last == "run_end":
+            return f"{record['type']} after run_end"
+        return self._other_run(record["run"])
+
+    def _other_run(self, run: str) -> str:
+        """A log holds one run, and its file is named after it."""
+        if self._run is None:
+            self._run = run
+            return name_problem(self._stem, run) if self._stem is not None else ""
+        return "" if run == self._run else f"run: {run!r} in the log of {self._run!r}"
 
 
 def report(path: Path, verdict: Verdict) -> None:
@@ -82,7 +108,7 @@ def check_file(path: Path, *, strict: bool) -> int:
     """Exit code for one log."""
     try:
         with path.open("rb") as lines:
-            verdict = check(lines)
+            verdict = check(lines, path.stem)
     except OSError as error:
         print(f"{path}: cannot be read ({error.strerror})", file=sys.stderr)
         return 2
