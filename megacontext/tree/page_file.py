@@ -1,158 +1,40 @@
-"""Pages in one file: each at its place, written and read by number, in any order and again.
+"""Pages in one file: a frame file whose frames are encoded pages. A damaged page is one that is not there.
 
-What is in it is derived: a page that is missing, torn or damaged is simply not there, and is made again from tokens.
-So nothing is synced but on demand, and opening looks at the header alone, however long history is. The bytes are in
-ctx_format.py. Knows nothing of memory, tiers and models.
+Knows nothing of memory, tiers and models.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 from megacontext.arena import Page
-from megacontext.errors import StoreError
 from megacontext.tree import ctx_format as ctx
+from megacontext.tree.frame_file import FrameFile
 from megacontext.tree.page_codec import PageCodec
-
-_BINARY = getattr(os, "O_BINARY", 0)
 
 
 class PageFile:
-    """Use `open`. damaged: frames that were there and could not be read, so far."""
+    """Use `open`."""
 
-    def __init__(self, path: Path, codec: PageCodec, descriptor: int) -> None:
-        self.path, self.codec, self.damaged = path, codec, 0
-        self.geometry = geometry_of(codec)
-        self._descriptor = descriptor
+    def __init__(self, frames: FrameFile, codec: PageCodec) -> None:
+        self.frames, self.codec = frames, codec
 
     @classmethod
     def open(cls, path: Path | str, codec: PageCodec, *, fingerprint: str, writable: bool = True) -> PageFile:
-        """Open the file, or begin it where there is none.
-
-        fingerprint: of what computes the pages. Raises StoreError if the file was made by something else or for
-        another shape, if its header is damaged, or if the disk refuses; what to do then is up to the caller.
-        """
-        path, geometry = Path(path), geometry_of(codec)
-        flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
-        try:
-            descriptor = os.open(path, flags | _BINARY, 0o600)
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be opened ({error.strerror})") from error
-        file = cls(path, codec, descriptor)
-        try:
-            found = _read(descriptor, ctx.HEADER_BYTES, 0)
-            if not found and writable:
-                found = ctx.pack_header(geometry, fingerprint)
-                file._write(found, 0)
-            if wrong := ctx.check_header(found, geometry, fingerprint):
-                raise StoreError(f"{path}: {wrong}. What it holds can be made again from the tokens.")
-        except BaseException:
-            file.close()
-            raise
-        return file
+        """Open the file, or begin it. fingerprint: of the model that computes the pages. Raises as FrameFile.open."""
+        return cls(FrameFile.open(path, geometry_of(codec), fingerprint=fingerprint, writable=writable), codec)
 
     def write(self, number: int, page: Page) -> None:
         """Put a page at its place. Raises StoreError when the disk fails."""
-        self._write(ctx.pack_frame(number, self.codec.encode(page)), self.geometry.offset(number))
+        self.frames.write(number, self.codec.encode(page))
 
     def read(self, number: int) -> Page | None:
         """The page, or None: never written, forgotten, torn or damaged. Raises StoreError when the disk fails."""
-        try:
-            data = _read(self._descriptor, ctx.FRAME_HEAD + self.geometry.payload, self.geometry.offset(number))
-        except OSError as error:
-            raise StoreError(f"{self.path}: page {number} cannot be read ({error.strerror})") from error
-        payload = ctx.unpack_frame(data, number, self.geometry)
-        if payload is not None:
-            return self.codec.decode(payload)
-        self.damaged += not ctx.is_blank(data)
-        return None
-
-    def has(self, number: int) -> bool:
-        """Whether a page was written at this place; whether it is whole shows when it is read."""
-        return not ctx.is_blank(_read(self._descriptor, ctx.FRAME_HEAD, self.geometry.offset(number)))
-
-    def forget(self, number: int) -> None:
-        """The page is not there any more, and the disk gets its bytes back where the system can."""
-        offset, stride = self.geometry.offset(number), self.geometry.stride
-        self._write(bytes(ctx.FRAME_HEAD), offset)
-        _punch(self._descriptor, offset, stride)
-
-    @property
-    def places(self) -> int:
-        """Places in the file, those of missing pages included."""
-        return max(-(-(os.fstat(self._descriptor).st_size - ctx.ALIGN) // self.geometry.stride), 0)
-
-    @property
-    def disk_bytes(self) -> int:
-        """Bytes that the file takes on disk; what was given back is not counted, where the system tells."""
-        status = os.fstat(self._descriptor)
-        blocks = getattr(status, "st_blocks", None)
-        return status.st_size if blocks is None else 512 * blocks
-
-    def sync(self) -> None:
-        """Make what was written durable."""
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot be synced ({error.strerror})") from error
-
-    def close(self) -> None:
-        """May be called twice."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = -1
-
-    def _write(self, data: bytes, offset: int) -> None:
-        view = memoryview(data)
-        try:
-            while view:
-                written = _pwrite(self._descriptor, view, offset)
-                view, offset = view[written:], offset + written
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot be written ({error.strerror})") from error
+        payload = self.frames.read(number)
+        return None if payload is None else self.codec.decode(payload)
 
 
 def geometry_of(codec: PageCodec) -> ctx.Geometry:
     """What the frames of a page file hold."""
     encoding = f"model:{codec.dtype}".replace("torch.", "") if codec.kind == "model" else codec.kind
     return ctx.Geometry(ctx.PAGES, encoding, *codec.shape, codec.nbytes)
-
-
-def _read(descriptor: int, size: int, offset: int) -> bytes:
-    """`size` bytes from `offset`, fewer at the file's end."""
-    parts: list[bytes] = []
-    while size:
-        part = _pread(descriptor, size, offset)
-        if not part:
-            break
-        parts.append(part)
-        size, offset = size - len(part), offset + len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-if sys.platform == "win32":  # no positional reads and writes: the store's own lock keeps seek and read together
-
-    def _pread(descriptor: int, size: int, offset: int) -> bytes:
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        return os.read(descriptor, size)
-
-    def _pwrite(descriptor: int, data: memoryview, offset: int) -> int:
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        return os.write(descriptor, data)
-
-else:
-    _pread, _pwrite = os.pread, os.pwrite
-
-
-def _punch(descriptor: int, offset: int, size: int) -> None:
-    """Give a range back to the file system; where that cannot be done, the bytes stay until they are written again."""
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
-    if fallocate is not None:
-        keep_size_and_punch = 0x01 | 0x02
-        fallocate(descriptor, keep_size_and_punch, ctypes.c_int64(offset), ctypes.c_int64(size))

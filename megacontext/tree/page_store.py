@@ -57,7 +57,7 @@ class PageStore:
         self.ram_bytes, self.disk_bytes, self.recompute = ram_bytes, disk_bytes, recompute
         self.failure: StoreError | None = None
         self.nbytes = 0
-        self.count = 0 if file is None else file.places
+        self.count = 0 if file is None else file.frames.places
         self._file = file
         self._ram: OrderedDict[int, Page] = OrderedDict()
         self._unwritten: OrderedDict[int, None] = OrderedDict()
@@ -115,19 +115,19 @@ class PageStore:
             if number in self._ram:
                 return True
         with self._io:
-            return self._file is not None and number < self.count and self._file.has(number)
+            return self._file is not None and number < self.count and self._file.frames.has(number)
 
     # --- figures ---
 
     @property
     def disk(self) -> int:
         """Bytes on disk."""
-        return 0 if self._file is None else self._file.disk_bytes
+        return 0 if self._file is None else self._file.frames.disk_bytes
 
     @property
     def damaged(self) -> int:
         """Pages that were on disk and could not be read."""
-        return 0 if self._file is None else self._file.damaged
+        return 0 if self._file is None else self._file.frames.damaged
 
     def traffic(self) -> PageTraffic:
         """What happened since this was last asked."""
@@ -167,7 +167,7 @@ class PageStore:
         if thread is not None:
             thread.join()
         if self._file is not None:
-            self._file.close()
+            self._file.frames.close()
 
     def copy(self) -> PageStore:
         """A store of its own with the same pages. It reads from the same file and writes nothing: what it has in
@@ -269,18 +269,18 @@ class PageStore:
         assert self._file is not None
         if self.disk_bytes is None:
             return True
-        most = self.disk_bytes - self._file.geometry.stride
-        while self._file.disk_bytes > most and (victim := self._victim()) is not None:
-            self._file.forget(victim)
-        return self._file.disk_bytes <= most
+        most = self.disk_bytes - self._file.frames.geometry.stride
+        while self._file.frames.disk_bytes > most and (victim := self._victim()) is not None:
+            self._file.frames.forget(victim)
+        return self._file.frames.disk_bytes <= most
 
     def _victim(self) -> int | None:
         """The page on disk that was unused for longest: those of earlier runs by age, then by use."""
         assert self._file is not None
         with self._change:
-            while self._oldest < self._file.places:
+            while self._oldest < self._file.frames.places:
                 number, self._oldest = self._oldest, self._oldest + 1
-                if number not in self._disk_use and number not in self._unwritten and self._file.has(number):
+                if number not in self._disk_use and number not in self._unwritten and self._file.frames.has(number):
                     return number
             return self._disk_use.popitem(last=False)[0] if self._disk_use else None
 

@@ -47,15 +47,15 @@ def test_a_file_is_a_dict_of_pages_across_reopening(tmp_path_factory, steps):
             file.write(number, oracle[number])
         elif what == "forget":
             oracle.pop(number, None)
-            file.forget(number)
+            file.frames.forget(number)
         else:
-            file.close()
+            file.frames.close()
             file = opened(path)
         for each in range(8):
             assert same(file.read(each), oracle.get(each))
-            assert file.has(each) == (each in oracle)
-    assert file.damaged == 0
-    file.close()
+            assert file.frames.has(each) == (each in oracle)
+    assert file.frames.damaged == 0
+    file.frames.close()
 
 
 def test_a_frame_cut_anywhere_is_not_there(tmp_path):
@@ -63,23 +63,23 @@ def test_a_frame_cut_anywhere_is_not_there(tmp_path):
     with_two = opened(path)
     with_two.write(0, page(0))
     with_two.write(1, page(1))
-    with_two.close()
+    with_two.frames.close()
     whole = path.read_bytes()
-    end = ctx.ALIGN + with_two.geometry.stride
-    last = end + ctx.FRAME_HEAD + with_two.geometry.payload
+    end = ctx.ALIGN + with_two.frames.geometry.stride
+    last = end + ctx.FRAME_HEAD + with_two.frames.geometry.payload
     for size in range(end, last, 7):
         path.write_bytes(whole[:size])
         file = opened(path)
         assert same(file.read(0), page(0))
         assert file.read(1) is None
-        file.close()
+        file.frames.close()
 
 
 def test_a_flipped_bit_never_gives_another_page(tmp_path):
     path, rng = tmp_path / "pages.ctx", Random(0)
     file = opened(path)
     file.write(0, page(0))
-    file.close()
+    file.frames.close()
     whole = bytearray(path.read_bytes())
     for at in [*range(ctx.ALIGN, ctx.ALIGN + ctx.FRAME_HEAD), *rng.sample(range(ctx.ALIGN, len(whole)), 60)]:
         damaged = bytearray(whole)
@@ -87,22 +87,22 @@ def test_a_flipped_bit_never_gives_another_page(tmp_path):
         path.write_bytes(damaged)
         file = opened(path)
         assert file.read(0) is None
-        assert file.damaged == 1
-        file.close()
+        assert file.frames.damaged == 1
+        file.frames.close()
 
 
 def test_a_frame_at_another_place_is_not_taken_for_the_one_there(tmp_path):
     path = tmp_path / "pages.ctx"
     file = opened(path)
     file.write(3, page(3))
-    offset, stride = file.geometry.offset, file.geometry.stride
+    offset, stride = file.frames.geometry.offset, file.frames.geometry.stride
     data = path.read_bytes()[offset(3) : offset(3) + stride]
     with path.open("r+b") as raw:
         raw.seek(offset(1))
         raw.write(data)
     assert file.read(1) is None
     assert same(file.read(3), page(3))
-    file.close()
+    file.frames.close()
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_pages_that_something_else_made_are_never_used(tmp_path, codec, fingerpr
     path = tmp_path / "pages.ctx"
     file = opened(path)
     file.write(0, page(0))
-    file.close()
+    file.frames.close()
     before = path.read_bytes()
     with pytest.raises(StoreError, match=reason):
         PageFile.open(path, codec, fingerprint=fingerprint)
@@ -127,7 +127,7 @@ def test_pages_that_something_else_made_are_never_used(tmp_path, codec, fingerpr
 
 def test_every_flipped_bit_of_the_header_is_found(tmp_path):
     path = tmp_path / "pages.ctx"
-    opened(path).close()
+    opened(path).frames.close()
     whole = path.read_bytes()
     for at in range(ctx.HEADER_BYTES):
         for bit in range(8):
@@ -145,13 +145,13 @@ def test_every_flipped_bit_of_the_header_is_found(tmp_path):
 def test_opening_costs_the_same_however_many_pages_there_are(tmp_path, monkeypatch):
     reads: list[int] = []
     pread = os.pread
-    monkeypatch.setattr("megacontext.tree.page_file._pread", lambda d, n, o: reads.append(n) or pread(d, n, o))
+    monkeypatch.setattr("megacontext.tree.frame_file._pread", lambda d, n, o: reads.append(n) or pread(d, n, o))
     file = opened(tmp_path / "pages.ctx")
     for number in range(40):
         file.write(number, page(number))
-    file.close()
+    file.frames.close()
     reads.clear()
-    assert opened(tmp_path / "pages.ctx").places == 40
+    assert opened(tmp_path / "pages.ctx").frames.places == 40
     assert reads == [ctx.HEADER_BYTES]
 
 
@@ -161,28 +161,28 @@ def test_a_forgotten_page_gives_its_bytes_back(tmp_path):
     rng = torch.Generator().manual_seed(0)
     for number in range(8):
         file.write(number, Page(*(torch.randn(4, 2, 32, 64, generator=rng) for _ in range(2))))
-    file.sync()
-    before = file.disk_bytes
+    file.frames.sync()
+    before = file.frames.disk_bytes
     for number in range(4):
-        file.forget(number)
-    file.sync()
-    assert file.disk_bytes <= before - 4 * file.geometry.payload
+        file.frames.forget(number)
+    file.frames.sync()
+    assert file.frames.disk_bytes <= before - 4 * file.frames.geometry.payload
     assert file.read(5) is not None
-    file.close()
+    file.frames.close()
 
 
 def test_only_its_owner_may_read_it_and_a_reader_writes_nothing(tmp_path):
     path = tmp_path / "pages.ctx"
     file = opened(path)
     file.write(0, page(0))
-    file.close()
+    file.frames.close()
     assert os.name == "nt" or path.stat().st_mode & 0o777 == 0o600
     before = path.read_bytes()
     reader = opened(path, writable=False)
     assert same(reader.read(0), page(0))
     with pytest.raises(StoreError, match="cannot be written"):
         reader.write(1, page(1))
-    reader.close()
+    reader.frames.close()
     assert path.read_bytes() == before
     with pytest.raises(StoreError, match="cannot be opened"):
         opened(tmp_path / "nothing.ctx", writable=False)
@@ -194,19 +194,19 @@ def test_a_disk_that_fails_is_said_with_the_files_name(tmp_path, monkeypatch):
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("megacontext.tree.page_file._pwrite", full)
+    monkeypatch.setattr("megacontext.tree.frame_file._pwrite", full)
     with pytest.raises(StoreError, match=r"pages\.ctx: cannot be written \(No space left"):
         file.write(0, page(0))
-    file.close()
+    file.frames.close()
 
 
 def test_a_short_write_goes_on(tmp_path, monkeypatch):
     file = opened(tmp_path / "pages.ctx")
     pwrite = os.pwrite
-    monkeypatch.setattr("megacontext.tree.page_file._pwrite", lambda d, data, o: pwrite(d, data[:100], o))
+    monkeypatch.setattr("megacontext.tree.frame_file._pwrite", lambda d, data, o: pwrite(d, data[:100], o))
     file.write(2, page(2))
     assert same(file.read(2), page(2))
-    file.close()
+    file.frames.close()
 
 
 def test_the_stride_is_whole_blocks_of_the_file_system():

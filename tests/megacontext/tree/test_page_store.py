@@ -115,7 +115,7 @@ def test_a_page_that_is_nowhere_is_computed_and_then_kept(tmp_path):
         store.put(number, page(number))
     store.close()
     with (tmp_path / "pages.ctx").open("r+b") as file:  # a torn page
-        file.seek(PageFile.open(tmp_path / "pages.ctx", CODEC, fingerprint="m").geometry.offset(2) + 40)
+        file.seek(PageFile.open(tmp_path / "pages.ctx", CODEC, fingerprint="m").frames.geometry.offset(2) + 40)
         file.write(b"torn")
     store = on_disk(tmp_path, recompute=compute)
     assert same(store.get(2), page(2))
@@ -142,7 +142,7 @@ def test_without_a_disk_pages_leave_memory_only_if_they_can_be_computed():
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "posix_fallocate"), reason="needs a system that punches holes")
 def test_the_disk_keeps_its_cap_and_the_oldest_unused_pages_leave_it(tmp_path):
-    stride = PageFile.open(tmp_path / "pages.ctx", CODEC, fingerprint="m").geometry.stride
+    stride = PageFile.open(tmp_path / "pages.ctx", CODEC, fingerprint="m").frames.geometry.stride
     store = on_disk(tmp_path, disk_bytes=6 * stride, recompute=page)
     for number in range(12):
         store.put(number, page(number))
@@ -151,7 +151,7 @@ def test_the_disk_keeps_its_cap_and_the_oldest_unused_pages_leave_it(tmp_path):
             store.get(1)
             store._read(1)  # used on disk
         assert store.disk <= 6 * stride
-    there = [number for number in range(12) if store._file.has(number)]
+    there = [number for number in range(12) if store._file.frames.has(number)]
     assert 1 in there
     assert 11 in there
     assert 0 not in there
