@@ -315,7 +315,7 @@ def test_offline_names_everything_that_is_missing_at_once() -> None:
         bootstrap_env.run([Absent("wheel"), Absent("weights")], offline=True)
 
 
-@pytest.mark.parametrize("name", ["lock.txt", "dev.txt", "plots.txt"])
+@pytest.mark.parametrize("name", ["lock.txt", "dev.txt", "plots.txt", "wandb.txt", "data.txt"])
 def test_a_lock_pins_and_hashes_everything_and_names_no_index(name: str) -> None:
     text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]

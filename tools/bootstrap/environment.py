@@ -20,7 +20,7 @@ from tools.bootstrap.step import Step, StepFailed
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PROBE_S = 4
-EXTRAS = ("dev", "plots", "none")  # each has its lock file; "none" is the runtime alone
+EXTRAS = ("dev", "plots", "wandb", "data", "none")  # each has its lock file; "none" is the runtime alone
 STAMP = "megacontext-environment.json"
 
 
