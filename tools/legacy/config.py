@@ -23,6 +23,7 @@ from tools.legacy.dataset_config import DatasetConfig
 from tools.legacy.gistnet_config import GistNetConfig
 
 SUFFIXES = (".yaml", ".yml", ".json")
+PLAIN = ("full", "none")  # memories without a budget: each token has a position of its own
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Device = Literal["auto", "cpu", "cuda", "cuda:0", "mps"]

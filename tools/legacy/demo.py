@@ -15,7 +15,7 @@ from megacontext.telemetry.run import RunLog, told
 from megacontext.telemetry.scrub import scrub
 from megacontext.telemetry.sinks import Sink
 from nanochat.streams import PREFIX, note, reader_left, say, use_utf8
-from tools.legacy.config import LegacyConfig, load_legacy
+from tools.legacy.config import PLAIN, LegacyConfig, load_legacy
 from tools.legacy.models import find_model
 from tools.legacy.prompt import Prompt, configured_prompt, own_prompt, read_prompt
 
@@ -105,7 +105,7 @@ def show(continuation: Continuation, prompt: Prompt) -> None:
 def _about(prompt: Prompt, config: LegacyConfig) -> str:
     source = f", {prompt.from_corpus:,} of them the beginning of {_short(config.demo.corpus)}"
     memory = config.memory
-    budget = "" if memory.cache in ("full", "none") else f", budget {memory.budget:,}"
+    budget = "" if memory.cache in PLAIN else f", budget {memory.budget:,}"
     return f"prompt: {len(prompt.ids):,} tokens{source if prompt.from_corpus else ''}; cache {memory.cache}{budget}"
 
 

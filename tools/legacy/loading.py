@@ -17,6 +17,7 @@ from megacontext.models import load_model
 from megacontext.telemetry.events import MemoryOpened, ModelLoaded, Warning_
 from nanochat.hardware import has_device
 from nanochat.streams import note
+from tools.legacy.config import PLAIN
 from tools.legacy.models import BOOTSTRAP
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from megacontext.telemetry.sinks import Sink
     from nanochat.hook import KVCache, ModelSpec
     from tools.legacy.config import Decode, LegacyConfig
-
-PLAIN = ("full", "none")  # memories in which each token has a position of its own
 
 
 def load(decode: Decode, path: Path, sink: Sink) -> LoadedModel:
