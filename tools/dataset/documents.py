@@ -60,6 +60,11 @@ def find_files(base: Path, pattern: str, most: int | None) -> list[Path]:
     return files[:most]
 
 
+def total_bytes(files: Sequence[Path]) -> int:
+    """Raises ConfigError for a file that cannot be read."""
+    return sum(_state(path)[0] for path in files)
+
+
 def hash_files(files: Sequence[Path], advance: Advance) -> list[Source]:
     """Read every byte once. Raises ConfigError for a file that cannot be read."""
     return [_hashed(path, advance) for path in files]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from megacontext.errors import ConfigError, StoreError
 from nanochat.files import atomic_write
 from tools.dataset import arrow
-from tools.dataset.documents import CHUNK, Source, find_files, hash_files
+from tools.dataset.documents import CHUNK, Source, find_files, hash_files, total_bytes
 from tools.dataset.examples import Examples
 from tools.dataset.metadata import FORMAT, Entry, Metadata, fingerprint, split_print
 from tools.dataset.models import Models
@@ -65,7 +65,7 @@ class SplitRun:
 
     def _sources(self) -> list[Source]:
         files = find_files(self.split.base, self.split.source, self.split.max_files)
-        with self._bar("hash", sum(file.stat().st_size for file in files), "bytes") as bar:
+        with self._bar("hash", total_bytes(files), "bytes") as bar:
             return hash_files(files, bar)
 
     def _bar(self, what: str, total: int, unit: str, done: int = 0) -> Bar:
@@ -129,6 +129,8 @@ class SplitRun:
         hidden = (teacher.width, teacher.dtype) if teacher else ()
         columns = columns_of(config.context_tokens, config.horizon, *hidden)
         file = RowFile(work.folder / "rows.safetensors", columns, len(examples), self._header(work))
+        if work.rows and not file.exists():
+            self._tell("the teacher's device or number format is another than before: examples are begun anew")
         begin_rows(work, file, copies=2 if self.split.output.suffix == ".arrow" else 1)
         with self._bar("write", len(examples), "examples", work.rows) as bar:
             write_rows(

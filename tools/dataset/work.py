@@ -7,6 +7,7 @@ interrupted anywhere goes on from there.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -56,6 +57,8 @@ class Work:
             ) from error
 
     def _open(self, anew: bool) -> None:
+        if self.output.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(self.output))
         state = _state(self.folder)
         if state is not None and not anew and state.get("fingerprint") == self.fingerprint:
             self.found, self.rows, self.summary = "unfinished", state["rows"], state["summary"]

@@ -135,6 +135,22 @@ def test_an_interrupted_run_of_other_settings_is_begun_anew(tmp_path: Path, caps
     assert "an unfinished run is begun anew: texts or settings have changed" in capsys.readouterr().err
 
 
+def test_numbers_of_another_device_are_not_mixed_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def elsewhere(self: Teacher, *args: object) -> None:
+        made(self, *args)  # type: ignore[arg-type]
+        self.device = "cuda"
+
+    config = project(tmp_path, TEXTS, teacher_model=MODEL, teacher_batch_size=4)
+    monkeypatch.setattr("tools.dataset.work.SYNC_SECONDS", 0.0)
+    assert broken_off(config, 50)
+    made = Teacher.__init__
+    monkeypatch.setattr(Teacher, "__init__", elsewhere)
+    assert main(["--config", str(config)]) == 0
+    assert "device or number format is another than before" in capsys.readouterr().err
+
+
 def test_ctrl_c_is_130_and_the_way_on_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

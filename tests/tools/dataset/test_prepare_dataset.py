@@ -372,6 +372,12 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path, capsys: Captu
     assert "change output_path" in err
 
 
+def test_an_output_that_is_a_folder_is_told_before_any_work(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "data/toy/train.safetensors").mkdir(parents=True)
+    assert run(project(tmp_path, TEXTS)) == 2
+    assert "train.safetensors: cannot be written (it is a folder)" in capsys.readouterr().err
+
+
 def test_a_disk_too_small_is_told_before_the_teacher_starts(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
