@@ -1,7 +1,7 @@
 """Why a span stands as it stands: the last edit of each span, and the words for it.
 
-A sink, given the edits of every tick as they happen. It keeps at most `most` spans (8,192: about 3 MB), the ones edited
-last, and says when an answer may be lost.
+A sink, given the edits of every tick as they happen, or those of a log. It keeps at most `most` spans (8,192: about
+3 MB), the ones edited last, and says when an answer may be lost.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from megacontext.context import WorkingContext
 from megacontext.span import Span
-from megacontext.telemetry.events import Collapse, Event, Expand, MemoryOpened
+from megacontext.telemetry.events import Collapse, Event, Expand, MemoryOpened, Tick
 
 Edit = Expand | Collapse
 MOST_SPANS = 8192
 OCCASIONS = {
-    "budget": "because the budget was full",
+    "budget": "when the budget was full",
     "text": "while text flowed",
     "prompt": "when a prompt ended",
 }
@@ -28,12 +28,18 @@ class EditLedger:
         self.most = most
         self.forgotten = -1
         self._last: dict[tuple[int, int], Edit] = {}  # the one edited longest ago stands first
+        self._wavered: dict[int, int] = {}  # start of a block that changed and changed back in a sum -> its last tick
 
     def emit(self, event: Event) -> None:
         if isinstance(event, (Expand, Collapse)):
             self._add(event)
+        elif isinstance(event, Tick):
+            self._wavered.update(dict.fromkeys(event.transient or (), event.tick))
+            while len(self._wavered) > self.most:
+                self._wavered.pop(next(iter(self._wavered)))
         elif isinstance(event, MemoryOpened):
             self._last.clear()
+            self._wavered.clear()
             self.forgotten = -1
 
     def _add(self, edit: Edit) -> None:
@@ -50,6 +56,10 @@ class EditLedger:
     def last(self, span: Span) -> Edit | None:
         """The last edit of `span`, or None: there was none, or it is forgotten. A block and its gist are one span."""
         return self._last.get((span.start, span.end))
+
+    def wavered(self, block: Span) -> int | None:
+        """The last tick of a sum in which `block` changed and changed back, if a log told of one."""
+        return self._wavered.get(block.start)
 
     def __len__(self) -> int:
         """Spans whose last edit is known."""
@@ -75,7 +85,9 @@ def explain(entry: Span, context: WorkingContext, protected: Protected, ledger: 
     if isinstance(edit, Expand):
         return f"exact since tick {since}: expanded {occasion(edit)}"
     if since > ledger.forgotten:
-        return f"exact since it was sealed, at tick {since}: it never had to give way"
+        moment = ledger.wavered(entry)
+        given = "it never had to give way" if moment is None else f"it gave way for moments, up to tick {moment}"
+        return f"exact since it was sealed, at tick {since}: {given}"
     return f"exact since tick {since}: {lost(ledger)}"
 
 

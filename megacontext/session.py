@@ -179,18 +179,27 @@ def _check_info(path: Path, wanted: Mapping[str, object]) -> None:
             )
 
 
-def _read_turns(path: Path, tokens: int) -> list[Turn]:
-    """Turns up to the first line that is torn, or that speaks of tokens which are not there; the rest is cut off."""
-    if not path.exists():
-        return []
-    data, good = path.read_bytes(), 0
+def parse_turns(data: bytes, tokens: int) -> tuple[list[Turn], int]:
+    """Turns up to the first line that is torn, or that speaks of tokens which are not there; and how many bytes these
+    turns take.
+    """
     turns: list[Turn] = []
+    good = 0
     for line in data.splitlines(keepends=True):
         turn = _parse_turn(line, turns[-1].stop if turns else 0, tokens)
         if turn is None:
             break
         turns.append(turn)
         good += len(line)
+    return turns, good
+
+
+def _read_turns(path: Path, tokens: int) -> list[Turn]:
+    """The turns in the file; what is torn is cut off from it."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    turns, good = parse_turns(data, tokens)
     if good < len(data):
         with atomic_write(path, mode=0o600) as file:
             file.write(data[:good])

@@ -45,9 +45,9 @@ def filled() -> EditLedger:
     [
         (0, "exact: the beginning of history always is"),
         (8, "exact since tick 5: expanded when a prompt ended, score 0.50"),
-        (16, "folded away since tick 3: because the budget was full, score 0.21"),
+        (16, "folded away since tick 3: when the budget was full, score 0.21"),
         (24, "exact since it was sealed, at tick 0: it never had to give way"),
-        (32, "folded away since tick 4: as a whole group of 4, because the budget was full"),
+        (32, "folded away since tick 4: as a whole group of 4, when the budget was full"),
         (72, "exact: among the newest 28 tokens"),
     ],
 )
@@ -61,7 +61,7 @@ def test_the_reason_of_each_entry(place: int, words: str) -> None:
     [
         (fold(16, reason="text, forced by the budget"), "while text flowed (forced by the budget before its cooldown"),
         (fold(16, reason="rest"), "since tick 3: rest, nothing asked for it"),
-        (fold(16), "because the budget was full, nothing asked for it"),
+        (fold(16), "when the budget was full, nothing asked for it"),
         (fold(16, tick=2), "nothing asked for it; its group was opened again at tick 3"),
     ],
 )
@@ -95,6 +95,13 @@ def test_what_was_edited_longest_ago_is_forgotten_and_said_to_be() -> None:
     assert "why is forgotten (the last edits of 2 spans" in explain(view.covering(16), view, ENDS, ledger)
     assert "exact since tick 0: why is forgotten" in explain(view.covering(24), view, ENDS, ledger)
     assert "expanded" in explain(view.covering(8), view, ENDS, ledger)
+
+
+def test_a_block_that_came_and_went_within_a_sum_has_not_stayed() -> None:
+    ledger, view = filled(), context()
+    ledger.emit(Tick(tick=31, ticks=32, transient=[8, 24]))
+    assert explain(view.covering(24), view, ENDS, ledger).endswith("it gave way for moments, up to tick 31")
+    assert explain(view.covering(8), view, ENDS, ledger).endswith("when a prompt ended, score 0.50")
 
 
 def test_another_memory_is_another_story() -> None:

@@ -12,6 +12,7 @@ from tools.run_plots.series import (
     OWN_PARTS,
     PARTS,
     Course,
+    Mark,
     Steps,
     band_words,
     level_steps,
@@ -109,7 +110,7 @@ def _draw_metric(look: Look, axes: Axes, course: Course) -> None:
     for run in stairs(steps):
         axes.stairs(run.values, run.edges, baseline=None, color=look.colour, linewidth=1.8)
     for at, value in points:
-        axes.plot(at, value, "D", color=look.colour, markersize=5.5, markeredgecolor="white", zorder=3)
+        axes.plot(at, value, "D", color=look.colour, markersize=5.5, markeredgecolor="white", zorder=3, clip_on=False)
 
 
 def _bands(axes: Axes, metric: Metric) -> None:
@@ -186,8 +187,13 @@ def _draw_prompts(axes: Axes, course: Course) -> None:
     axes.set_ylim(0, max(base) * (HEADROOM + 0.1) or 1)
     axes.set_xlim(-0.6, max(len(bars), LEAST_BARS) - 0.4)
     shown = spaced(places, len(bars) / 9)
-    axes.set_xticks(places, [f"{mark.at:,}" if fits else "" for (mark, _), fits in zip(bars, shown, strict=True)])
+    axes.set_xticks(places, [_where(mark) if fits else "" for (mark, _), fits in zip(bars, shown, strict=True)])
     _key(axes, len(names))
+
+
+def _where(mark: Mark) -> str:
+    """Where in history a prompt ended, whatever the axis."""
+    return "" if mark.tick.history_tokens is None else f"{mark.tick.history_tokens:,}"
 
 
 def _key(axes: Axes, columns: int) -> None:
@@ -213,7 +219,7 @@ def _latency_alt(title: str, wanted: Sequence[str], course: Course) -> str:
 
 def _prompts_alt(course: Course) -> str:
     bars = part_bars(course, parts(course))[-MOST_BARS:]
-    totals = ", ".join(f"{sum(values):.0f} ms at {mark.at:,}" for mark, values in bars)
+    totals = ", ".join(f"{sum(values):.0f} ms at {_where(mark)}" for mark, values in bars)
     return f"Time of the tick at each prompt's end, stacked by part: {totals}."
 
 

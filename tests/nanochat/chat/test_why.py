@@ -122,13 +122,13 @@ def test_each_entry_of_a_part_has_its_reason_and_its_text() -> None:
         'tokens [0, 48) of 117: "The owl sleeps. The owl sleeps. The owl"',
         "  LOD0[0:8]  exact: the beginning of history always is",
         '      "The owl"',
-        "  LOD1[8:16]  folded away since tick 7: because the budget was full, score 0.08",
+        "  LOD1[8:16]  folded away since tick 7: when the budget was full, score 0.08",
         '      "sleeps."',
-        "  LOD1[16:24]  folded away since tick 7: because the budget was full, score 0.16",
+        "  LOD1[16:24]  folded away since tick 7: when the budget was full, score 0.16",
         '      "The owl"',
-        "  LOD1[24:32]  folded away since tick 7: because the budget was full, score 0.24",
+        "  LOD1[24:32]  folded away since tick 7: when the budget was full, score 0.24",
         '      "sleeps."',
-        "  LOD2[32:64]  folded away since tick 7: as a whole group of 4, because the budget was full",
+        "  LOD2[32:64]  folded away since tick 7: as a whole group of 4, when the budget was full",
         '      "The owl sleeps."',
         "  (a score above 0.35 deserves detail)",
     ]
@@ -136,7 +136,7 @@ def test_each_entry_of_a_part_has_its_reason_and_its_text() -> None:
 
 def test_a_block_in_a_folded_group_tells_how_it_went() -> None:
     assert why_lines(conversation(), ledger(), "50")[2:] == [
-        "      its block [48, 56): folded at tick 7, because the budget was full, score 0.48",
+        "      its block [48, 56): folded at tick 7, when the budget was full, score 0.48",
         "  (a score above 0.35 deserves detail)",
     ]
     empty = EditLedger(most=0)
