@@ -58,6 +58,10 @@ class Arena:
         """The first run of `count` free slots; still hidden. Raises ValueError if there is none."""
         return self._free[gist].take(count)
 
+    def claim(self, slots: Slots) -> None:
+        """Take these very slots; still hidden. Raises ValueError if they are not free."""
+        self._free[slots.start >= self._free[1].whole.start].claim(slots)
+
     def release(self, slots: Slots) -> None:
         """Hide and free `slots`."""
         self.hide(slots)
@@ -87,8 +91,12 @@ class Arena:
 
     def put(self, slots: Slots, keys: Tensor, values: Tensor, first_position: int) -> None:
         """Copy keys (not rotated) and values, (L, Hk, n, d), into `slots` at consecutive positions, and show them."""
+        self.position[slots.start : slots.stop] = np.arange(first_position, first_position + len(slots))
+        self.fill(slots, keys, values)
+
+    def fill(self, slots: Slots, keys: Tensor, values: Tensor) -> None:
+        """The same at the positions that the slots have."""
         at = slice(slots.start, slots.stop)
-        self.position[at] = np.arange(first_position, first_position + len(slots))
         self.raw[:, 0, :, at] = keys
         self.values[:, 0, :, at] = values
         self.rotate(slots)
@@ -142,6 +150,14 @@ class _Runs:
                 self.free[at : at + 1] = [run[count:]] if len(run) > count else []
                 return run[:count]
         raise ValueError(f"no run of {count} free slots in {self.whole}: {self.free}")
+
+    def claim(self, slots: Slots) -> None:
+        for at, run in enumerate(self.free):
+            if run.start <= slots.start and slots.stop <= run.stop:
+                parts = range(run.start, slots.start), range(slots.stop, run.stop)
+                self.free[at : at + 1] = [part for part in parts if part]
+                return
+        raise ValueError(f"slots {slots} are not free in {self.whole}: {self.free}")
 
     def give(self, slots: Slots) -> None:
         merged: list[Slots] = []

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from weakref import ref
 
+import numpy as np
 from torch import Tensor
 
 from megacontext.arena import Page
@@ -33,6 +34,7 @@ from megacontext.telemetry.sinks import NullSink, Sink
 from megacontext.tick_report import Refocus, TickClock, report
 from megacontext.tree.memory_tree import MemoryTree
 from megacontext.tree.page_store import PageStore
+from megacontext.tree.snapshot import State
 from megacontext.view import View
 from megacontext.view_pass import ViewPass
 from nanochat.hook import BaseModel, CacheUsage, KVCache, KVView, Mark, ModelSpec, Stream
@@ -354,6 +356,62 @@ class ContextCache(KVCache):
             "tick": self.tick,
         }
         return {**now, **known}
+
+    # --- kept and brought back ---
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that a state depends on: model, number format, settings of the memory."""
+        return f"{self.spec.fingerprint} {self.config.model_dump_json()}"
+
+    @property
+    def can_be_kept(self) -> bool:
+        """Whether `state` is whole now: between passes, and without gists, which have no store yet."""
+        return self._unobserved == 0 and not any(self.config.gist_slots)
+
+    def state(self) -> State:
+        """Where everything stands, between passes: what `restore` needs beside tokens and pages."""
+        context = self.context
+        return {
+            "length": self.length,
+            "tick": self.tick,
+            "since_tick": self._since_tick,
+            "last_rows": self._last_rows,
+            "entries": np.array(context.entries, np.int64).reshape(-1, 3),
+            "since": np.array(context.since, np.int64),
+            "tail": context.tail,
+            "held": None if self._held is None else [[n, score] for n, score in self._held.items()],
+            "carry": self.carry,
+            "view": self.view.state(context),
+            "rings": {str(layer): ring.state() for layer, ring in self.rings.items()},
+            "mass": None if self.mass is None else self.mass.state(),
+            "scorer": self.scorer.state(),
+        }
+
+    def restore(self, state: State, tokens: Sequence[int]) -> None:
+        """Into an empty memory over a store that holds the pages: stand where the state was taken, computing nothing.
+
+        tokens: history up to then. Raises ValueError if they do not fit together; then the memory must be reset.
+        """
+        if len(tokens) != state["length"]:
+            raise ValueError(f"a state after {state['length']} tokens does not fit a history of {len(tokens)}")
+        entries = tuple(Span(*entry) for entry in np.asarray(state["entries"]).tolist())
+        since = tuple(np.asarray(state["since"]).tolist())
+        empty = self.context
+        self.context = WorkingContext(empty.budget, empty.grid, empty.costs, entries, since, int(state["tail"]))
+        if self.context.history != len(tokens) or self.context.slots > self.config.budget:
+            raise ValueError(f"entries over {self.context.history} tokens do not tile {len(tokens)}, or take too much")
+        self.tree.restore(tokens, self.context.sealed // self.config.block)
+        self.view.restore(state["view"], self.context, self.tree)
+        for layer, ring in self.rings.items():
+            ring.restore(state["rings"][str(layer)])
+        if self.mass is not None:
+            self.mass.restore(state["mass"])
+        self.scorer.restore(state["scorer"], self.tree)
+        self.length, self.carry = len(tokens), state["carry"]
+        self.tick, self._since_tick = int(state["tick"]), int(state["since_tick"])
+        self._last_rows = int(state["last_rows"])
+        self._held = None if state["held"] is None else {int(n): float(score) for n, score in state["held"]}
 
     # --- the rest of the contract ---
 

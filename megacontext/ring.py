@@ -6,6 +6,8 @@ raw keys, so positions stay small however long history is.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -75,6 +77,33 @@ class Ring:
         if rows > self.length:
             raise ValueError(f"cannot forget {rows} rows of {self.length}")
         self.length -= rows
+
+    def state(self) -> dict[str, Any]:
+        """The rows that may still be seen, and where they stand."""
+        low = max(self.length - self.window - self.spare, 0)
+        rows = slice(low, self.length)
+        return {
+            "length": self.length,
+            "low": low,
+            "size": self.raw.shape[2],
+            "raw": self.raw[:, :, rows],
+            "values": self.values[:, :, rows],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Into an empty ring. Raises ValueError if the state makes no sense."""
+        low, length, size = int(state["low"]), int(state["length"]), int(state["size"])
+        rows = state["raw"].shape[2]
+        if not 0 <= low <= length <= size <= 1 << 24 or rows != length - low:
+            raise ValueError(f"a ring of {rows} rows cannot stand at [{low}, {length}) of {size}")
+        shape = (*self.raw.shape[:2], size, self.raw.shape[3])
+        self.raw, self.keys, self.values = (self.raw.new_zeros(shape) for _ in range(3))
+        self.length = length
+        if rows:
+            self.raw[:, :, low:length], self.values[:, :, low:length] = state["raw"], state["values"]
+            self.rotation.reserve(length)
+            angles = self.rotation.at(torch.arange(low, length, device=self.raw.device)[None])
+            self.keys[:, :, low:length] = self.rotation.rotate(self.raw[:, :, low:length], angles)
 
     def copy(self) -> Ring:
         """An independent ring with the same rows."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from megacontext.arena import Arena, Slots
 from megacontext.context import WorkingContext
 from megacontext.span import Span
 from megacontext.tree.memory_tree import MemoryTree
+from megacontext.tree.snapshot import State
 from nanochat.hook import ModelSpec
 
 
@@ -174,6 +176,48 @@ class View:
         total = frames + gists + self.arena.free_slots
         assert total == self.arena.capacity, f"{frames} in frames + {gists} in gists + {self.arena.free_slots} free"
         assert self.arena.visible.sum() == context.slots, f"{self.arena.visible.sum()} visible, {context.slots} in view"
+
+    # --- kept and brought back ---
+
+    def state(self, context: WorkingContext) -> State:
+        """Where everything stands, and the tail's rows: what `restore` cannot find in the tree."""
+        runs = self.tail_runs(0, context.tail)
+        tail = [self.arena.contents(run) for run in runs]
+        return {
+            "pages": np.array([[n, frame.start] for n, frame in self.pages.items()], np.int64).reshape(-1, 2),
+            "tail": [frame.start for frame in self.tail],
+            "vacant": list(self.vacant),
+            "next_position": self.next_position,
+            "position": self.arena.position,
+            "tail_keys": torch.cat([p.keys for p in tail], 2) if tail else None,
+            "tail_values": torch.cat([p.values for p in tail], 2) if tail else None,
+        }
+
+    def restore(self, state: State, context: WorkingContext, tree: MemoryTree) -> None:
+        """Into an empty view: the very slots and positions. Raises ValueError if the state makes no sense."""
+        arena = self.arena
+        position = np.asarray(state["position"], np.int64)
+        if position.shape != arena.position.shape or position.min() < 0 or position.max() >= self.spec.max_position:
+            raise ValueError("positions of another view")
+        arena.position[:] = position
+        self.vacant, self.next_position = [int(p) for p in state["vacant"]], int(state["next_position"])
+        for number, start in np.asarray(state["pages"], np.int64).tolist():
+            self.pages[number] = frame = range(start, start + self.block)
+            arena.claim(frame)
+            page = tree.page(Span(number * self.block, (number + 1) * self.block, 0))
+            arena.fill(frame, page.keys, page.values)
+        if self.pages.keys() != {e.start // self.block for e in context.entries if e.level == 0}:
+            raise ValueError("pages that are not those of the working context")
+        self.tail = [range(int(start), int(start) + self.block) for start in state["tail"]]
+        for frame in self.tail:
+            arena.claim(frame)
+        at = 0
+        for run in self.tail_runs(0, context.tail):
+            rows = slice(at, at + len(run))
+            arena.fill(run, state["tail_keys"][:, :, rows], state["tail_values"][:, :, rows])
+            at += len(run)
+        if at != context.tail:
+            raise ValueError(f"a tail of {at} rows, not of {context.tail}")
 
     def copy(self) -> View:
         """An independent view of the same."""

@@ -30,10 +30,10 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def atomic_write(path: Path | str, *, mode: int = 0o666) -> Iterator[BinaryIO]:
+def atomic_write(path: Path | str, *, mode: int = 0o666, sync: bool = True) -> Iterator[BinaryIO]:
     """Write to a temporary neighbour, sync it, and move it over `path`. On any error the old file stays as it was.
 
-    mode: permissions before the umask.
+    mode: permissions before the umask. sync False: whole after a crash of the process, not after a power cut.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -42,9 +42,11 @@ def atomic_write(path: Path | str, *, mode: int = 0o666) -> Iterator[BinaryIO]:
         with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
     except BaseException:
         with suppress(FileNotFoundError):
             temporary.unlink()

@@ -8,6 +8,8 @@ Shapes: L memory layers, H query heads, Hk KV heads, C capacity, n rows.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -60,6 +62,17 @@ class AttentionMass:
     @property
     def nbytes(self) -> int:
         return storage_bytes((self.recent, self.total, *self._queries))
+
+    def state(self) -> dict[str, Any]:
+        """Between a measurement and the next pass."""
+        return {"recent": self.recent, "total": self.total}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Raises ValueError for sums of another view."""
+        for name, sums in (("recent", self.recent), ("total", self.total)):
+            if state[name].shape != sums.shape:
+                raise ValueError(f"{name} masses of shape {tuple(state[name].shape)}, not {tuple(sums.shape)}")
+            sums.copy_(state[name])
 
     def copy(self) -> AttentionMass:
         """An independent meter with the same sums."""

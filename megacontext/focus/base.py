@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from megacontext.arena import Arena, Page, Slots
 from megacontext.context import WorkingContext
@@ -53,6 +53,13 @@ class Scorer(ABC):
     @abstractmethod
     def score(self, moment: Moment) -> Scores:
         """The blocks worth a thought, with their scores. Bounded in number, however long history is."""
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, beside history itself: nested plain values and arrays."""
+        return {}
+
+    def restore(self, state: dict[str, Any], tree: MemoryTree) -> None:  # noqa: B027 - optional
+        """Into a new scorer: where it stood after the history in `tree`. Raises ValueError for a state of another."""
 
     @property
     def nbytes(self) -> int:

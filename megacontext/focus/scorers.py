@@ -6,6 +6,7 @@ Where the numbers come from is in dev/LOG.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from megacontext.arena import Page
 from megacontext.focus.base import Moment, Scorer, Scores
 from megacontext.focus.lexical_index import LexicalIndex
 from megacontext.focus.semantic import SemanticScorer
+from megacontext.tree.memory_tree import MemoryTree
 from nanochat.hook import ModelSpec
 
 CANDIDATES = 64  # blocks a scorer names at most
@@ -52,6 +54,12 @@ class RandomScorer(Scorer):
             return {}
         picks = np.unique(draw.integers(0, blocks, CANDIDATES))
         return dict(zip(picks.tolist(), draw.random(len(picks)).tolist(), strict=True))
+
+    def state(self) -> dict[str, Any]:
+        return {"asked": self.asked}
+
+    def restore(self, state: dict[str, Any], tree: MemoryTree) -> None:
+        self.asked = int(state["asked"])
 
     def copy(self) -> RandomScorer:
         twin = RandomScorer(self.seed, self.hold)
@@ -118,6 +126,9 @@ class LexicalScorer(Scorer):
         kernel = np.zeros(min(history - moment.words[0], WINDOW))
         kernel[max(history - moment.words[1], 0) :] = 1.0
         return kernel
+
+    def restore(self, state: dict[str, Any], tree: MemoryTree) -> None:
+        self.index.add(tree.tokens(0, len(tree)))
 
     @property
     def nbytes(self) -> int:
@@ -186,6 +197,13 @@ class MixScorer(Scorer):
         if self.attending is not None and self.wants_attention:
             return _sum(words, self.attending.score(moment), self.attention)
         return words
+
+    def state(self) -> dict[str, Any]:
+        return {"lexical": self.lexical.state(), "semantic": self.semantic.state()}
+
+    def restore(self, state: dict[str, Any], tree: MemoryTree) -> None:
+        self.lexical.restore(state["lexical"], tree)
+        self.semantic.restore(state["semantic"], tree)
 
     @property
     def nbytes(self) -> int:

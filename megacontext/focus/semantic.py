@@ -10,6 +10,7 @@ The measurements behind layers and stages are in dev/LOG.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from torch.nn.functional import normalize
 
 from megacontext.arena import Page
 from megacontext.focus.base import Moment, Scorer, Scores
+from megacontext.focus.mean_store import MeanStore
+from megacontext.tree.frame_file import FrameFile
+from megacontext.tree.memory_tree import MemoryTree
 from nanochat.hook import ModelSpec
 
 SHORT_LIST = 64  # blocks that the second stage looks at
@@ -29,42 +33,49 @@ class SemanticScorer(Scorer):
     Answers only at a prompt's end: while text flows it would repeat what the last tokens are about.
     """
 
-    def __init__(self, spec: ModelSpec, depths: tuple[float, float] = (0.5, 0.84)) -> None:
-        layers = len(spec.memory_layers)
-        self.layers = list(range(int(depths[0] * layers), max(int(depths[1] * layers + 1), 1), 2)) or [layers - 1]
-        self.means = np.empty((64, len(self.layers), spec.kv_heads * spec.head_dim), np.float16)  # (blocks, n, w)
-        self.count = 0
-        self.total = np.zeros(self.means.shape[1:])
+    def __init__(
+        self, spec: ModelSpec, depths: tuple[float, float] = (0.5, 0.84), means: FrameFile | None = None
+    ) -> None:
+        self.layers = layers_of(spec, depths)
+        self.means = MeanStore(len(self.layers), spec.kv_heads * spec.head_dim, means)
+        self.total = np.zeros(self.means.shape)
 
     def _rows(self, values: Tensor) -> Tensor:
         """(L, Hk, t, d) values -> (n, t, w) float32."""
         return values[self.layers].float().transpose(1, 2).flatten(2).cpu()
 
     def seal(self, block: int, page: Page) -> None:
-        if self.count == len(self.means):
-            self.means = np.concatenate([self.means, np.empty_like(self.means)])
         mean = self._rows(page.values).mean(1).numpy()
-        self.means[self.count] = mean
+        self.means.append(mean)
         self.total += mean
-        self.count += 1
 
     def score(self, moment: Moment) -> Scores:
-        known = min(self.count, moment.far_end)
+        known = min(self.means.count, moment.far_end)
         if not moment.words or not known:
             return {}
-        centre = torch.from_numpy((self.total / self.count).astype(np.float32))[:, None]  # (n, 1, w)
+        centre = torch.from_numpy((self.total / self.means.count).astype(np.float32))[:, None]  # (n, 1, w)
         words = self._rows(word_values(moment)) - centre
         if not words.shape[1]:
             return {}
         blocks = self._short_list(known, centre, words)
+        if not blocks:
+            return {}
         scores = self._late_interaction(moment, blocks, centre, words)
         return dict(zip(blocks, torch.tanh(scores / 2).tolist(), strict=True))
 
     def _short_list(self, known: int, centre: Tensor, words: Tensor) -> list[int]:
         """The blocks whose mean is most like the words' mean, layer by layer."""
-        means = torch.from_numpy(self.means[:known]).float().transpose(0, 1) - centre  # (n, blocks, w)
-        cosines = normalize(means, dim=-1) @ normalize(words.mean(1), dim=-1)[:, :, None]
-        return cosines.sum(0)[:, 0].topk(min(SHORT_LIST, known)).indices.tolist()
+        asked = normalize(words.mean(1), dim=-1)[:, :, None]
+        numbers: list[Tensor] = []
+        cosines: list[Tensor] = []
+        for first, group in self.means.groups(known):
+            means = torch.from_numpy(group.astype(np.float32)).transpose(0, 1) - centre  # (n, blocks, w)
+            cosines.append((normalize(means, dim=-1) @ asked).sum(0)[:, 0])
+            numbers.append(torch.arange(first, first + len(group)))
+        if not cosines:
+            return []
+        likest = torch.cat(cosines)
+        return torch.cat(numbers)[likest.topk(min(SHORT_LIST, len(likest))).indices].tolist()
 
     def _late_interaction(self, moment: Moment, blocks: list[int], centre: Tensor, words: Tensor) -> Tensor:
         """(blocks,) mean over words and layers of the best match, in standard deviations over these blocks."""
@@ -75,6 +86,13 @@ class SemanticScorer(Scorer):
             matches = (matches - matches.mean(1, keepdim=True)) / (matches.std(1, keepdim=True) + 1e-3)
         return matches.mean((0, 2))
 
+    def state(self) -> dict[str, Any]:
+        return {"means": self.means.state(), "total": self.total}
+
+    def restore(self, state: dict[str, Any], tree: MemoryTree) -> None:
+        self.means.restore(state["means"])
+        self.total = np.asarray(state["total"]).astype(np.float64)
+
     @property
     def nbytes(self) -> int:
         return self.means.nbytes + self.total.nbytes
@@ -83,6 +101,12 @@ class SemanticScorer(Scorer):
         twin = SemanticScorer.__new__(SemanticScorer)
         twin.__dict__ = {**self.__dict__, "means": self.means.copy(), "total": self.total.copy()}
         return twin
+
+
+def layers_of(spec: ModelSpec, depths: tuple[float, float]) -> list[int]:
+    """Every second memory layer from one depth to the other; at least one."""
+    layers = len(spec.memory_layers)
+    return list(range(int(depths[0] * layers), max(int(depths[1] * layers + 1), 1), 2)) or [layers - 1]
 
 
 def word_values(moment: Moment) -> Tensor:

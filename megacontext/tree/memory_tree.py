@@ -48,6 +48,13 @@ class MemoryTree:
         self.pages.put(self._blocks, page)
         self._blocks += 1
 
+    def restore(self, tokens: Sequence[int], blocks: int) -> None:
+        """Into an empty tree: history that was there before, with `blocks` pages in the store already."""
+        if blocks * self.grid.block > len(tokens):
+            raise ValueError(f"{blocks} blocks are more than {len(tokens)} tokens")
+        self._tokens, self._blocks = array("I", tokens), blocks
+        self.pages.count = max(self.pages.count, blocks)
+
     def replace(self, span: Span, page: Page) -> None:
         """A page that was computed again, with more in view."""
         self.pages.put(self._number(span), page)

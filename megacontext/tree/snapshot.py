@@ -1,0 +1,115 @@
+"""A state on disk: nested plain values and arrays in one file, replaced in one step.
+
+    header, 64 bytes   8 magic MEGASNAP  2 version  2 byte order  4 reserved  8 payload bytes  4 crc32 of payload
+                       20 first bytes of sha256 of the fingerprint  12 reserved  4 crc32 of the 60 bytes before
+    payload            a safetensors file; its metadata `state` is the JSON of the plain values
+
+A snapshot is derived: one that is torn, damaged or made by something else is no snapshot. What is in it is checked by
+whoever takes it in. Knows nothing of what it holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from megacontext.errors import StoreError
+from nanochat.files import atomic_write
+
+State = dict[str, Any]  # nested; leaves are plain JSON values, tensors and arrays
+
+MAGIC, VERSION, BYTE_ORDER = b"MEGASNAP", 1, 0x0102
+HEADER_BYTES = 64
+LARGEST = 1 << 32
+_HEADER = struct.Struct("<8sHH4xQI20s12x")
+_CRC = struct.Struct("<I")
+
+
+def pack(state: State, fingerprint: str) -> bytes:
+    """The file's bytes."""
+    from safetensors.torch import save
+
+    tensors: dict[str, Tensor] = {}
+    plain = _split(state, "", tensors)
+    payload = save(tensors, metadata={"state": json.dumps(plain, allow_nan=False)})
+    head = _HEADER.pack(MAGIC, VERSION, BYTE_ORDER, len(payload), zlib.crc32(payload), _digest(fingerprint))
+    return head + _CRC.pack(zlib.crc32(head)) + payload
+
+
+def unpack(data: bytes, fingerprint: str) -> State:
+    """The state. Raises ValueError saying why there is none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    if len(data) < HEADER_BYTES or data[:8] != MAGIC:
+        raise ValueError("it is no snapshot")
+    _, version, order, length, checksum, digest = _HEADER.unpack_from(data)
+    if zlib.crc32(data[: _HEADER.size]) != _CRC.unpack_from(data, _HEADER.size)[0]:
+        raise ValueError("its header is damaged")
+    if (version, order) != (VERSION, BYTE_ORDER):
+        raise ValueError(f"it has version {version}, this program reads {VERSION}")
+    if digest != _digest(fingerprint):
+        raise ValueError("another model, tokenizer, number format or setting made it")
+    payload = data[HEADER_BYTES:]
+    if len(payload) != length or zlib.crc32(payload) != checksum:
+        raise ValueError("it is torn or damaged")
+    try:
+        size = int.from_bytes(payload[:8], "little")
+        plain = json.loads(json.loads(payload[8 : 8 + size])["__metadata__"]["state"])
+        return _join(plain, load(payload))
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"what it holds makes no sense: {error}") from error
+
+
+def write(path: Path, state: State, fingerprint: str, *, sync: bool = False) -> None:
+    """Replace the snapshot. sync: also against a power cut. Raises StoreError when the disk fails."""
+    try:
+        with atomic_write(path, mode=0o600, sync=sync) as file:
+            file.write(pack(state, fingerprint))
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def read(path: Path, fingerprint: str) -> tuple[State | None, str]:
+    """The state, and ""; or None, and why not ("" where there is no file)."""
+    try:
+        if os.stat(path).st_size > LARGEST:
+            return None, "it is larger than any snapshot"
+        return unpack(path.read_bytes(), fingerprint), ""
+    except FileNotFoundError:
+        return None, ""
+    except OSError as error:
+        return None, f"it cannot be read ({error.strerror})"
+    except ValueError as error:
+        return None, str(error)
+
+
+def _digest(fingerprint: str) -> bytes:
+    return hashlib.sha256(fingerprint.encode("utf-8")).digest()[:20]
+
+
+def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """The plain part; a tensor is replaced by {"#": its name}."""
+    if isinstance(value, dict):
+        return {key: _split(item, f"{name}.{key}" if name else key, tensors) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"#": name}
+    return value
+
+
+def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return tensors[value["#"]] if value.keys() == {"#"} else {key: _join(item, tensors) for key, item in value.items()}

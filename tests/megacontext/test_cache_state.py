@@ -1,0 +1,172 @@
+"""A memory that was kept and brought back says, bit for bit, what the one that never went away says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from memory_toys import VOCAB, check_laws, small_config, small_gpt2, small_llama, small_model
+from torch import Tensor
+
+from megacontext.cache import ContextCache
+from megacontext.config import MemoryConfig
+from megacontext.testing.toy import ids, run
+from megacontext.tree import snapshot
+from megacontext.tree.page_codec import PageCodec, PageShape
+from megacontext.tree.page_file import PageFile
+from megacontext.tree.page_store import PageStore
+from nanochat.hook import BaseModel
+
+MODELS = {
+    "llama": small_llama,
+    "G4": lambda: small_model("G4", window_pattern="L"),
+    "windows": lambda: small_model("G2", n_layer=3, window_pattern="SSL", sequence_len=48),
+    "gpt2": small_gpt2,
+}
+
+
+def store(model: BaseModel, folder: Path) -> PageStore:
+    spec = model.spec
+    shape = PageShape(len(spec.memory_layers), spec.kv_heads, 4, spec.head_dim)
+    file = PageFile.open(folder / "pages.ctx", PageCodec(shape, spec.dtype), fingerprint=spec.fingerprint)
+    return PageStore(file=file, ram_bytes=9 * PageCodec(shape, spec.dtype).nbytes)
+
+
+def talk(model: BaseModel, cache: ContextCache, rng: Random) -> list[Tensor]:
+    """A prompt and an answer -> logits of all passes."""
+    prompt, logits = [rng.randrange(VOCAB) for _ in range(rng.choice((2, 9, 40)))], []
+    done, body = 0, len(prompt) - 1
+    while done < body:
+        rows = cache.room(body - done)
+        logits.append(run(model, cache, ids(model, prompt[done : done + rows])))
+        cache.maintain(model)
+        done += rows
+    cache.maintain(model, prompt=len(prompt))
+    for token in (prompt[-1], *(rng.randrange(VOCAB) for _ in range(rng.choice((1, 14))))):
+        logits.append(run(model, cache, ids(model, [token])))
+        cache.maintain(model)
+    return logits
+
+
+def brought_back(model: BaseModel, cache: ContextCache, config: MemoryConfig, folder: Path) -> ContextCache:
+    """What another process makes of the files."""
+    cache.tree.pages.flush()
+    snapshot.write(folder / "view.snap", cache.state(), cache.fingerprint)
+    again = ContextCache(model.spec, config, pages=None)
+    again.tree.pages = store(model, folder)
+    again.tree.pages.recompute = again._recompute_page
+    state, why = snapshot.read(folder / "view.snap", again.fingerprint)
+    assert state is not None, why
+    again.restore(state, cache.tree.tokens(0, cache.length))
+    return again
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("scorer", ["mix", "attention", "random"])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_next_logits_are_those_of_the_memory_that_never_went_away(name, scorer, seed, tmp_path):
+    model, config = MODELS[name](), small_config(scorer=scorer, attention_weight=0.3 * (seed == 2), expand_above=0.05)
+    cache = ContextCache(model.spec, config, pages=store(model, tmp_path))
+    rng = Random(seed)
+    for _ in range(9):
+        talk(model, cache, rng)
+    again = brought_back(model, cache, config, tmp_path)
+    check_laws(again)
+    assert again.context == cache.context
+    assert again.stats()["active_slots"] == cache.stats()["active_slots"]
+    calls = []
+    forward = model.forward
+    model.forward = lambda stream, door: calls.append(stream.rows) or forward(stream, door)
+    assert not calls  # nothing was computed to come back
+    model.forward = forward
+    state = rng.getstate()
+    for turn in range(4):
+        rng.setstate(state)
+        expected = talk(model, cache, rng)
+        rng.setstate(state)
+        found = talk(model, again, rng)
+        state = rng.getstate()
+        assert all(map(torch.equal, found, expected)), turn
+        assert again.context == cache.context
+    again.tree.pages.close()
+    cache.tree.pages.close()
+
+
+@pytest.mark.parametrize("name", ["llama", "windows", "gpt2"])
+def test_in_the_middle_of_an_answer_too(name, tmp_path):
+    model, config, rng = MODELS[name](), small_config(expand_above=0.05), Random(3)
+    cache = ContextCache(model.spec, config, pages=store(model, tmp_path))
+    for _ in range(6):
+        talk(model, cache, rng)
+    for at in range(12):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        cache.tree.pages.flush()
+        (folder / "pages.ctx").write_bytes((tmp_path / "pages.ctx").read_bytes())
+        again = brought_back(model, cache, config, folder)
+        token = ids(model, [rng.randrange(VOCAB)])
+        assert torch.equal(run(model, again, token), run(model, cache, token))
+        cache.maintain(model)
+        again.maintain(model)
+        assert again.context == cache.context
+        again.tree.pages.close()
+    cache.tree.pages.close()
+
+
+def test_a_state_of_other_settings_or_another_model_is_none(tmp_path):
+    model = small_llama()
+    cache = ContextCache(model.spec, small_config())
+    talk(model, cache, Random(0))
+    snapshot.write(tmp_path / "view.snap", cache.state(), cache.fingerprint)
+    others = [
+        ContextCache(model.spec, small_config(far_blocks=3)),
+        ContextCache(small_llama(seed=1).spec, small_config()),
+        ContextCache(small_gpt2().spec, small_config()),
+    ]
+    for other in others:
+        state, why = snapshot.read(tmp_path / "view.snap", other.fingerprint)
+        if other.fingerprint != cache.fingerprint:
+            assert state is None
+            assert "another model" in why
+    assert others[0].fingerprint != cache.fingerprint
+    assert others[2].fingerprint != cache.fingerprint
+
+
+def test_a_state_that_does_not_fit_its_history_is_refused(tmp_path):
+    model = small_llama()
+    cache = ContextCache(model.spec, small_config())
+    talk(model, cache, Random(1))
+    tokens = cache.tree.tokens(0, cache.length)
+    with pytest.raises(ValueError, match="does not fit a history"):
+        ContextCache(model.spec, small_config()).restore(cache.state(), tokens[:-1])
+    broken = cache.state()
+    broken["tail"] = broken["tail"] + 4
+    with pytest.raises(ValueError, match="do not tile"):
+        ContextCache(model.spec, small_config()).restore(broken, tokens)
+
+
+def test_every_flipped_or_missing_byte_of_a_snapshot_is_noticed(tmp_path):
+    model, rng = small_llama(), Random(0)
+    cache = ContextCache(model.spec, small_config())
+    talk(model, cache, rng)
+    data = snapshot.pack(cache.state(), "f")
+    snapshot.unpack(data, "f")
+    for at in [*range(64), *rng.sample(range(64, len(data)), 200)]:
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << rng.randrange(8)
+        with pytest.raises(ValueError, match=r"."):
+            snapshot.unpack(bytes(damaged), "f")
+    for size in rng.sample(range(len(data)), 100):
+        with pytest.raises(ValueError, match=r"."):
+            snapshot.unpack(data[:size], "f")
+
+
+def test_a_memory_with_gists_says_that_it_cannot_be_kept_yet():
+    model = small_llama()
+    assert not ContextCache(model.spec, small_config(gist_slots=(1, 1), budget=180)).can_be_kept
+    cache = ContextCache(model.spec, small_config())
+    assert cache.can_be_kept
+    run(model, cache, ids(model, [1]))
+    assert not cache.can_be_kept
