@@ -243,6 +243,20 @@ def test_an_endpoint_without_a_scheme_is_named(monkeypatch: pytest.MonkeyPatch) 
         hub.endpoint()
 
 
+def test_a_password_in_the_endpoint_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://me:canary@hub.example.org")
+    with pytest.raises(StepFailed, match="must not carry a user or a password") as refused:
+        hub.endpoint()
+    assert "canary" not in str(refused.value)
+
+
+def test_a_host_that_nobody_can_be_called_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for endpoint in ("http://..", "http://a b", f"http://{'x' * 80}.org"):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        with pytest.raises(Unreachable, match="the hub cannot be reached"):
+            hub.list_model(MODEL)
+
+
 # --- tiny-gpt2 ---
 
 

@@ -48,6 +48,8 @@ class Listing:
 def endpoint() -> str:
     """The hub's address, without a slash at its end."""
     found = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or DEFAULT_ENDPOINT
+    if "@" in found:
+        raise StepFailed("HF_ENDPOINT must not carry a user or a password; HF_TOKEN is what says who you are")
     if not re.match(r"https?://[^/]", found):
         raise StepFailed(f"HF_ENDPOINT is {found!r}; it must begin with https:// (or be unset for {DEFAULT_ENDPOINT})")
     return found
@@ -70,7 +72,7 @@ def list_model(model: str, timeout: float = TIMEOUT_S) -> Listing:
     except urllib.error.HTTPError as error:
         unknown = "check the name: the hub answers so for a model that does not exist, too"
         raise http_failure(url, error, ours, unknown if error.code in (401, 403) else "") from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last one: no host can be called so
         reason = getattr(error, "reason", error)
         raise Unreachable(f"the hub cannot be reached: {endpoint()} ({reason})") from error
     return _listing(model, body)
