@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 TEXT_SIDE = (".json", ".txt", ".jinja", ".pkl")
 WEIGHTS = (".safetensors", ".bin", ".pt")
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 SEEDED = "megacontext_seeded"  # in the config.json of a made-up model: its seed
+ANY = 1 << 31  # size of a vocabulary that does not matter: nothing is decoded
 CARRIERS = {"gpt2": "sshleifer/tiny-gpt2"}  # tokenizer -> a small model that carries it, unchanged
 
 
@@ -48,7 +48,7 @@ def locate_teacher(name: str, root: Path) -> ModelFiles:
 def locate_tokenizer(name: str, root: Path) -> ModelFiles:
     """The model whose tokenizer is called `name`, or a folder that holds nothing else. Raises MissingAsset."""
     alone = root / Path(name).expanduser()
-    if any((alone / file).is_file() for file in TOKENIZER_FILES):
+    if _has_tokenizer(alone):
         return _model_files(name, alone, weights=False)
     try:
         found = find_model(name, root)
@@ -78,12 +78,19 @@ def _digest(path: Path, weights: bool) -> str:
 
 
 def load_encoder(files: ModelFiles) -> Encode:
-    """Text -> ids, without specials."""
-    if (files.path / TOKENIZER_FILES[0]).is_file():
-        from megacontext.models.folder_text import FolderText
+    """Text -> ids, without specials. No weights are read."""
+    from megacontext.models.folder_text import FolderText
+    from megacontext.models.gpt2_tokenizer import GPT2Text
+    from megacontext.models.load_text import load_text
 
-        return FolderText(files.path).text(vocab=2**31).encode
-    return _load(files, "float32", "cpu").text.encode
+    folder = files.path
+    if (folder / "config.json").is_file() or not _has_tokenizer(folder):
+        return load_text(folder, ANY).encode
+    return (FolderText if (folder / "tokenizer.json").is_file() else GPT2Text)(folder).text(ANY).encode
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json"))
 
 
 def _load(files: ModelFiles, dtype: str, device: str) -> LoadedModel:

@@ -177,6 +177,20 @@ def test_a_made_up_teacher_is_told_on_every_run(tmp_path: Path, capsys: Capture)
     assert metadata(tmp_path)["teacher_seeded"] is True
 
 
+@pytest.mark.parametrize("kind", ["tokenizer.json", "vocab.json and merges.txt"])
+def test_a_tokenizer_needs_no_weights_beside_it(tmp_path: Path, kind: str) -> None:
+    config = project(tmp_path, TEXTS, tokenizer="artifacts/models/alone")
+    folder = tmp_path / "artifacts/models/alone"
+    folder.mkdir()
+    if kind == "tokenizer.json":
+        (folder / kind).write_text(json.dumps(seeded_gpt2.tokenizer()))
+    else:
+        (folder / "vocab.json").write_text(json.dumps(seeded_gpt2.tokenizer()["model"]["vocab"]))  # type: ignore[index]
+        (folder / "merges.txt").write_text("#version: 0.2\n")
+    assert run(config) == 0
+    assert tensors(tmp_path)["context_input_ids"].tolist() == [context for context, _ in wanted()]
+
+
 # --- what is there is not made again ---
 
 
