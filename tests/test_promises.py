@@ -3,11 +3,18 @@ these tests."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from wandb_reading import recorded, rows_of
 
 from megacontext.telemetry.metrics import METRICS
+from tools.bootstrap import seeded_gpt2
+from tools.bootstrap.tiny_gpt2 import SEEDED
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,3 +44,30 @@ def test_the_gate_runs_linter_suite_and_migration_check() -> None:
     assert "make lint" in lines
     assert any(line.endswith("make test") and "--junitxml=$results" in line for line in lines)
     assert lines[-1].endswith('-m tools.migration_status --check --results "$results"')
+
+
+def test_wandb_has_a_run_of_the_decode_demo_with_charts_of_latency_and_allocator(tmp_path: Path) -> None:
+    """The runbook's command as it stands, with the runbook's variable, in a project as bootstrap leaves it offline."""
+    for folder in ("configs", "artifacts/corpus"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(ROOT / "configs" / "SampleText_TinyGPT2.yaml", tmp_path / "configs")
+    seeded_gpt2.write(tmp_path / "artifacts" / "models" / SEEDED)
+    (tmp_path / "artifacts" / "corpus" / "sample.txt").write_text("A long history wants a view of it. " * 70)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MEGACONTEXT_", "WANDB_", "HF_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.decode_demo", "--config", "configs/SampleText_TinyGPT2.yaml"],
+        cwd=tmp_path,
+        env=kept | {"PYTHONPATH": str(ROOT), "MEGACONTEXT_ENABLE_WANDB": "1", "WANDB_MODE": "offline"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("MegaContext> ")
+    (log,) = (tmp_path / "artifacts" / "run_logs").glob("SampleText_TinyGPT2-*.log")
+    run = recorded(log.parent)
+    assert (run.name, run.project) == (f"decode_demo/{log.stem.partition('-')[2]}", "megacontext-poc")
+    assert run.rows == rows_of(log)
+    charts = {key for row in run.rows for key in row}
+    assert {"allocator/swap_rate", "allocator/residency", "latency/total", "quality/delta_nll"} <= charts
+    assert run.config["base_model"]["name"] == "sshleifer/tiny-gpt2"

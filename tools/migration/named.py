@@ -166,8 +166,10 @@ def _setting_variables() -> set[str]:
     """MEGACONTEXT_<SECTION>_<FIELD> for every setting of the configurations."""
     from megacontext.config import DemoConfig
     from megacontext.config_loader import ENV_PREFIX, field_names
+    from tools.legacy.config import LegacyConfig
 
-    return {ENV_PREFIX + name.replace(".", "_").upper() for name in field_names(DemoConfig)}
+    names = {*field_names(DemoConfig), *field_names(LegacyConfig)}
+    return {ENV_PREFIX + name.replace(".", "_").upper() for name in names}
 
 
 def _line(text: str, place: int) -> int:
