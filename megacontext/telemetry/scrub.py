@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -45,29 +45,39 @@ _CREDENTIAL = re.compile(
 
 def scrub(value: Any, environ: Mapping[str, str] | None = None) -> Any:
     """A copy of nested dicts, lists and texts without secrets. What is neither, nor a number, becomes text."""
-    return _scrub(value, _pattern(secret_values(os.environ if environ is None else environ)))
+    return _scrub(value, known_secrets(environ))
 
 
 class ScrubSink:
     """A sink before a sink: whatever could carry free text leaves it scrubbed. Ticks and edits, which are many and
-    carry the program's own words alone, pass as they are.
+    carry the program's own words alone, pass as they are. The environment is read once: reading it takes longer than
+    writing an event.
     """
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
+        self._secrets = known_secrets()
 
     def emit(self, event: Event) -> None:
-        self._sink.emit(event if isinstance(event, (Tick, Expand, Collapse)) else scrub_event(event))
+        free = isinstance(event, (Tick, Expand, Collapse))
+        self._sink.emit(event if free else scrub_event(event, self._secrets))
 
     def close(self) -> None:
         self._sink.close()
 
 
-def scrub_event(event: Event) -> Event:
+def scrub_event(event: Event, secrets: re.Pattern[str] | None) -> Event:
     """The event with its texts scrubbed."""
-    values = {field.name: getattr(event, field.name) for field in fields(event)}
-    free = {name: value for name, value in values.items() if isinstance(value, (str, dict, list))}
-    return replace(event, **dict(zip(free, scrub(list(free.values())), strict=True))) if free else event
+    values = ((name, getattr(event, name)) for name in event.__dataclass_fields__ if name != "type")
+    found = {name: value for name, value in values if isinstance(value, (str, dict, list))}
+    clean = {name: _scrub(value, secrets) for name, value in found.items()}
+    return event if clean == found else replace(event, **clean)
+
+
+def known_secrets(environ: Mapping[str, str] | None = None) -> re.Pattern[str] | None:
+    """What finds the secrets of the environment in a text; None if it has none."""
+    longest_first = sorted(secret_values(os.environ if environ is None else environ), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
 
 def secret_values(environ: Mapping[str, str]) -> set[str]:
@@ -79,11 +89,6 @@ def secret_values(environ: Mapping[str, str]) -> set[str]:
 def _forms(value: str) -> Iterator[str]:
     """As it is, as Python and JSON quote it, as a URL carries it."""
     yield from (value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value), quote(value, safe=""))
-
-
-def _pattern(secrets: Iterable[str]) -> re.Pattern[str] | None:
-    longest_first = sorted(secrets, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
 
 def _scrub(value: Any, secrets: re.Pattern[str] | None) -> Any:

@@ -15,7 +15,8 @@ from megacontext.telemetry.sinks import Sink
 from megacontext.telemetry.sums import OF_TURN, Sums, summarise, with_figures
 
 LONGEST_SUM = 32
-MOST_TRANSIENT = 40  # blocks that may come and go before a sum goes out: a tick's line stays below a kilobyte
+TRANSIENT_ROOM = 200  # characters for naming blocks that came and went: a sum's line stays below a kilobyte
+RARE_ROOM = 110  # of these, what the figures take that few ticks have
 
 Edit = Expand | Collapse
 
@@ -60,8 +61,14 @@ class TickSummary:
             self._sink.emit(tick)
             return
         self._ticks.append(tick)
-        if len(self._ticks) >= self._every or len(self._edits.transient) >= MOST_TRANSIENT:
+        if len(self._ticks) >= self._every or self._crowded(tick.history_tokens or 0):
             self.flush()
+
+    def _crowded(self, history: int) -> bool:
+        """Whether the blocks that came and went take all the room they have, at the width of the last position."""
+        rare = any(tick.delta_nll is not None or tick.disk_bytes is not None for tick in self._ticks)
+        named = len(self._edits.transient) * (len(str(history)) + 1)
+        return named >= TRANSIENT_ROOM - (RARE_ROOM if rare else 0)
 
     def _turn_to(self, event: Tick | Edit) -> None:
         """A prompt's end and running text are summed apart."""

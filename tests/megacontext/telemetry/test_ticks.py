@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megacontext.telemetry.events import Collapse, Event, Expand, Tick, Turn
-from megacontext.telemetry.ticks import MOST_TRANSIENT, Edits, TickSummary
+from megacontext.telemetry.ticks import TRANSIENT_ROOM, Edits, TickSummary
 
 BLOCK = 32
 
@@ -94,13 +94,13 @@ def test_a_prompts_end_is_never_summed_with_running_text() -> None:
 
 
 def test_a_sum_in_which_many_blocks_come_and_go_goes_out_before_it_is_full() -> None:
-    sink = ListSink()
+    sink, many = ListSink(), TRANSIENT_ROOM // len("1234,") + 1
     summary = TickSummary(sink)
     for tick in range(2):
-        for block in range(MOST_TRANSIENT):
+        for block in range(many):
             summary.emit(flip(block, 1 - tick, tick=tick))
-        summary.emit(Tick(tick=tick, reason="text"))
+        summary.emit(Tick(tick=tick, reason="text", history_tokens=1234))
     (event,) = sink.events
     assert isinstance(event, Tick)
     assert event.ticks == 2
-    assert event.transient == [block * BLOCK for block in range(MOST_TRANSIENT)]
+    assert event.transient == [block * BLOCK for block in range(many)]
