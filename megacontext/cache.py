@@ -9,6 +9,7 @@ batch is one conversation.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import nlargest
 from weakref import ref
 
 import numpy as np
@@ -32,8 +33,8 @@ from megacontext.span import Grid, Span
 from megacontext.telemetry.events import Tick, Warning_
 from megacontext.telemetry.sinks import NullSink, Sink
 from megacontext.tick_report import Refocus, TickClock, report
+from megacontext.tree.memory_files import MemoryFiles
 from megacontext.tree.memory_tree import MemoryTree
-from megacontext.tree.page_store import PageStore
 from megacontext.tree.snapshot import State
 from megacontext.view import View
 from megacontext.view_pass import ViewPass
@@ -47,28 +48,26 @@ def build_cache(
     *,
     sink: Sink | None = None,
     probe: DeltaNll | None = None,
-    pages: PageStore | None = None,
+    files: MemoryFiles | None = None,
 ) -> KVCache:
     """The memory that `config.cache` names. Raises BudgetError or ConfigError for settings that cannot work.
 
-    sink: receives its events. probe: measures ΔNLL; a plain cache warns that it has nothing to measure. pages: where
-    pages are kept, None for memory.
+    sink: receives its events. probe: measures ΔNLL; a plain cache warns that it has nothing to measure. files: where
+    pages and states are kept; None: in memory, all of them.
     """
     if config.cache in ("none", "full"):
         if probe is not None and sink is not None:
             message = f"ΔNLL is not measured: memory.cache {config.cache} has no view to compare"
             sink.emit(Warning_(message=message, hint="set telemetry.delta_nll to off, or memory.cache to megacontext"))
         return NoCache(spec) if config.cache == "none" else DenseCache(spec)
-    if config.cache == "recency":
-        config = config.recency_only()
-    return ContextCache(spec, config, sink=sink, probe=probe, pages=pages)
+    return ContextCache(spec, config.as_shown(), sink=sink, probe=probe, files=files)
 
 
 class ContextCache(KVCache):
     """A budgeted view of all of history. MemoryConfig says what the settings mean.
 
     scorer: instead of the one that `config.scorer` names, for evaluation. sink: receives tick, expand and collapse.
-    probe: measures ΔNLL at some ticks. pages: where pages are kept, and forgotten first; None: in memory, all of them.
+    probe: measures ΔNLL at some ticks. files: where pages and states are kept; None: in memory, all of them.
     """
 
     def __init__(
@@ -79,10 +78,10 @@ class ContextCache(KVCache):
         *,
         sink: Sink | None = None,
         probe: DeltaNll | None = None,
-        pages: PageStore | None = None,
+        files: MemoryFiles | None = None,
     ) -> None:
         check_memory(spec, config)
-        self._given_pages = pages
+        self.files = files
         self.spec, self.config, self.probe = spec, config, probe
         self.sink: Sink = sink or NullSink()
         self.grid = Grid(config.block)
@@ -94,9 +93,10 @@ class ContextCache(KVCache):
         config = self.config
         self.length, self.carry = 0, None
         self.context = WorkingContext(config.budget, self.grid, (0, *config.gist_slots))
-        if self._given_pages is not None:
-            self._given_pages.clear()
-        self.tree = MemoryTree(self.grid, TopTokenGist(), config.gist_slots, self._given_pages)
+        pages = None if self.files is None else self.files.pages
+        if pages is not None:
+            pages.clear()
+        self.tree = MemoryTree(self.grid, TopTokenGist(), config.gist_slots, pages)
         self.tree.pages.recompute = self._recompute_page
         self.scorer = self._given_scorer.copy() if self._given_scorer else self._make_scorer()
         gist_room = config.budget if any(config.gist_slots) else 0
@@ -118,7 +118,12 @@ class ContextCache(KVCache):
     def _make_scorer(self) -> Scorer:
         config = self.config
         return make_scorer(
-            config.scorer, self.spec, block=config.block, seed=config.seed, attention=config.attention_weight
+            config.scorer,
+            self.spec,
+            block=config.block,
+            seed=config.seed,
+            attention=config.attention_weight,
+            files=self.files,
         )
 
     # --- a pass ---
@@ -168,6 +173,7 @@ class ContextCache(KVCache):
     def maintain(self, model: BaseModel, *, prompt: int = 0, words: tuple[int, int] | None = None) -> None:
         self._model = ref(model)
         self._observe()
+        sealed = self.context.sealed
         while self.context.tail >= self.config.block:
             self._seal()
         if prompt:
@@ -183,6 +189,8 @@ class ContextCache(KVCache):
             self._refocus("text", reserve=self._reserve, model=model)
         if not self.spec.relocatable:
             self._begin_positions_anew(model)
+        if self.files is not None and self.context.sealed > sealed and not self.rings:  # a ring is much to write
+            self.files.keep(self)
 
     @property
     def _reserve(self) -> int:
@@ -227,6 +235,7 @@ class ContextCache(KVCache):
         clock.note("plan")
         moved = self._page_in(plan, prompt, scores)
         clock.note("page")
+        self._prefetch(scores)
         again = self._read_again(model, plan, prompt) if model is not None else 0
         clock.note("forward")
         due = self.probe is not None and self.probe.due(self.tick)
@@ -259,6 +268,13 @@ class ContextCache(KVCache):
         if prompt and self.config.prompt_near and movable:
             self.view.renumber(self.context, self._recent_start(sharp=True), prompt=prompt, worth=scores)
         return moved
+
+    def _prefetch(self, scores: Scores) -> None:
+        """Bring what was scored next to the blocks in view into memory, ahead of the tick that may want it."""
+        count = 0 if self.files is None else self.files.config.prefetch
+        if count:
+            others = ((score, number) for number, score in scores.items() if number not in self.view.pages)
+            self.tree.pages.prefetch(number for _, number in nlargest(count, others))
 
     def _fold_leavers(self, plan: Plan, mass: AttentionMass) -> None:
         """Pages about to leave: now it is known what later text looked at, so their gists can be made."""
@@ -388,11 +404,13 @@ class ContextCache(KVCache):
             "scorer": self.scorer.state(),
         }
 
-    def restore(self, state: State, tokens: Sequence[int]) -> None:
+    def restore(self, state: State, tokens: Sequence[int], model: BaseModel) -> None:
         """Into an empty memory over a store that holds the pages: stand where the state was taken, computing nothing.
 
-        tokens: history up to then. Raises ValueError if they do not fit together; then the memory must be reset.
+        tokens: history up to then. model: computes a page that the store has lost. Raises ValueError if they do not fit
+        together; then the memory must be reset.
         """
+        self._model = ref(model)
         if len(tokens) != state["length"]:
             raise ValueError(f"a state after {state['length']} tokens does not fit a history of {len(tokens)}")
         entries = tuple(Span(*entry) for entry in np.asarray(state["entries"]).tolist())
@@ -445,7 +463,7 @@ class ContextCache(KVCache):
             "mass": self.mass.copy() if self.mass else None,
             "probe": None,
             "_clock": TickClock(),
-            "_given_pages": None,
+            "files": None,
         }
         twin.tree.pages.recompute = twin._recompute_page
         twin._pass = ViewPass(twin.spec, twin.view, twin.rings, twin.mass)

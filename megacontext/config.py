@@ -101,11 +101,28 @@ class MemoryConfig(Section):
         ends = (self.protect_first + 2) * self.block + self.recent_tokens + self.read_chunk - 2
         return ends + 2 * (Grid().fanout - 1) * sum(self.gist_slots)
 
+    def as_shown(self) -> MemoryConfig:
+        """These settings; for cache recency, those of a memory that shows recent text alone."""
+        return self.recency_only() if self.cache == "recency" else self
+
     def recency_only(self) -> MemoryConfig:
         """The same slots for the first blocks and the last tokens alone (StreamingLLM's way, arXiv 2309.17453)."""
         newest = self.recent_tokens + self.budget - self.least_budget
         alone = {"scorer": "recency", "far_blocks": 0, "prompt_blocks": 0, "recent_tokens": max(newest, 0)}
         return self.model_copy(update={**alone, "reread_tokens": 0, "gist_slots": (0,) * len(self.gist_slots)})
+
+
+class PagesConfig(Section):
+    """Where exact keys and values of history are kept while they are not in view."""
+
+    dtype: Literal["model", "int8", "int4"] = "model"
+    """Format on disk: the model's own, or quantised to 8 or 4 bits a number."""
+    ram_bytes: Annotated[int, Field(ge=0)] = 512 << 20
+    """Most bytes of pages in memory, those in view aside; what is unused for longest leaves."""
+    disk_bytes: Annotated[int | None, Field(ge=1 << 20)] = None
+    """Most bytes of pages on disk; null: no limit. What is on neither is computed again when it is wanted."""
+    prefetch: Annotated[int, Field(ge=0, le=1024)] = 16
+    """Blocks that were scored next to those in view and are brought into memory ahead."""
 
 
 class ChatConfig(Section):
@@ -159,6 +176,7 @@ class DemoConfig(Section):
 
     model: ModelConfig = ModelConfig()
     memory: MemoryConfig = MemoryConfig()
+    pages: PagesConfig = PagesConfig()
     chat: ChatConfig = ChatConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     session: SessionConfig = SessionConfig()

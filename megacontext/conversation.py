@@ -11,7 +11,7 @@ Knows nothing about terminals, files or kinds of memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from megacontext.errors import StoreError
 from megacontext.telemetry.events import Turn, Warning_
@@ -24,12 +24,21 @@ if TYPE_CHECKING:
     from megacontext.config import ChatConfig
     from megacontext.models.base import LoadedModel
     from megacontext.models.text import TextModel
+    from megacontext.tree.memory_files import MemoryFiles
     from nanochat.hook import KVCache
 
 READ_PIECE = 256  # tokens logged, then fed, at a time while a document is read: what an interrupt may cost
 
 Progress = Callable[[int, int], None]  # (tokens done, tokens in all)
 Sampler = Callable[["Tensor"], int]  # logits (1, V) -> id
+
+
+class Resumed(NamedTuple):
+    """tokens: of the log. kept: how many of these needed no reading. why: what kept could not be used, or ""."""
+
+    tokens: int
+    kept: int
+    why: str
 
 
 class Interrupted(Exception):
@@ -44,9 +53,9 @@ def never() -> bool:
 class Conversation:
     """Turns over one model and one memory.
 
-    cache: empty. log: the ids so far; a non-empty one must be fed by `resume` first. sync_always: make every id durable
-    before it is fed, not only every turn. last: the latest finished turn. store_failure: why nothing is written any
-    more; the conversation goes on in memory.
+    cache: empty. log: the ids so far; a non-empty one must be taken up by `resume` first. sync_always: make every id
+    durable before it is fed, not only every turn. files: where the memory is kept at each turn's end. last: the latest
+    finished turn. store_failure: why nothing is written any more; the conversation goes on in memory.
     """
 
     def __init__(
@@ -59,6 +68,7 @@ class Conversation:
         sampler: Sampler,
         sink: Sink | None = None,
         sync_always: bool = False,
+        files: MemoryFiles | None = None,
     ) -> None:
         self.loaded = loaded
         self.cache = cache
@@ -69,6 +79,7 @@ class Conversation:
         self._sampler = sampler
         self._sink: Sink = sink or NullSink()
         self._sync_always = sync_always
+        self._files = files
         self._turn = 0
         self._unfed: list[int] = []
         self._open = reply_is_open(loaded.text, log)
@@ -78,12 +89,21 @@ class Conversation:
         """The model's text side."""
         return self.loaded.text
 
-    def resume(self, progress: Progress | None = None) -> int:
-        """Read what the log holds into an empty memory. Returns its number of tokens."""
-        total = len(self.log)
-        for start in range(0, total, READ_PIECE):
-            self._feed(self.log.tokens(start, min(start + READ_PIECE, total)), start, total, progress, never)
-        return total
+    def resume(self, progress: Progress | None = None) -> Resumed:
+        """Let an empty memory stand where the log ends: as it was kept, the rest is read again."""
+        total, why = len(self.log), ""
+        if self._files is not None and total:
+            why = self._files.bring_back(self.cache, self.log.tokens(0, total), self.loaded.model)
+        kept = self.cache.length
+        if 0 < kept == total - 1 and self.log.ended:
+            self._unfed = self.log.tokens(kept, total)  # as it was: the next turn feeds it
+            return Resumed(total, kept, why)
+        # What came after the last kept state came token by token, if it was an answer: the same passes, the same bits.
+        piece = 1 if kept and total - kept < READ_PIECE // 4 else READ_PIECE
+        for start in range(kept, total, piece):
+            self._feed(self.log.tokens(start, min(start + piece, total)), start, total, progress, never)
+        self._keep_memory()
+        return Resumed(total, kept, why)
 
     def say(
         self, text: str, *, progress: Progress | None = None, cancelled: Callable[[], bool] = never
@@ -197,6 +217,14 @@ class Conversation:
         except StoreError as error:
             self._note_failure(error)
 
+    def _keep_memory(self) -> None:
+        """The memory's state, and what failed to be written of it."""
+        if self._files is None:
+            return
+        self._files.keep(self.cache)
+        if self._files.pages.failure is not None:
+            self._note_failure(self._files.pages.failure)
+
     def _sync(self) -> None:
         try:
             self.log.sync()
@@ -224,6 +252,7 @@ class Conversation:
         if reply.generated:
             self.log.add_turn("assistant", len(self.log) - reply.generated, len(self.log))
         self._sync()
+        self._keep_memory()
         self._turn += 1
         times: dict[str, Any] = reply.timer.figures()
         event = Turn(

@@ -114,6 +114,11 @@ class Session:
         """Turns in the order they were added."""
         return tuple(self._turns)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last token is the end of a turn: nothing was cut short after it."""
+        return bool(self._turns) and self._turns[-1].stop == len(self)
+
     def append(self, tokens: list[int]) -> None:
         """Take tokens at the end; on disk with the next `sync`. Raises as TokenLog.append does."""
         self.log.append(tokens)

@@ -27,6 +27,11 @@ class Tokens(Protocol):
 
     def tokens(self, start: int, stop: int) -> list[int]: ...
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last id is the end of a turn that was added."""
+        ...
+
     def __len__(self) -> int: ...
 
 

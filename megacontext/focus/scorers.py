@@ -15,6 +15,7 @@ from megacontext.arena import Page
 from megacontext.focus.base import Moment, Scorer, Scores
 from megacontext.focus.lexical_index import LexicalIndex
 from megacontext.focus.semantic import SemanticScorer
+from megacontext.tree.memory_files import MemoryFiles
 from megacontext.tree.memory_tree import MemoryTree
 from nanochat.hook import ModelSpec
 
@@ -220,8 +221,19 @@ def _sum(scores: Scores, others: Scores, weight: float) -> Scores:
     return total
 
 
-def make_scorer(name: str, spec: ModelSpec, *, block: int, seed: int = 0, attention: float = 0.0) -> Scorer:
-    """The scorer called `name`; attention: its weight in the mix. Raises ValueError, naming those there are."""
+def make_scorer(
+    name: str,
+    spec: ModelSpec,
+    *,
+    block: int,
+    seed: int = 0,
+    attention: float = 0.0,
+    files: MemoryFiles | None = None,
+) -> Scorer:
+    """The scorer called `name`; attention: its weight in the mix. files: where indexes may be kept.
+
+    Raises ValueError, naming those there are.
+    """
     if name == "recency":
         return RecencyScorer()
     if name == "random":
@@ -229,9 +241,9 @@ def make_scorer(name: str, spec: ModelSpec, *, block: int, seed: int = 0, attent
     if name == "lexical":
         return LexicalScorer(block)
     if name == "semantic":
-        return SemanticScorer(spec)
+        return SemanticScorer(spec, files=files)
     if name == "attention":
         return AttentionScorer(block)
     if name == "mix":
-        return MixScorer(LexicalScorer(block), SemanticScorer(spec), AttentionScorer(block), attention)
+        return MixScorer(LexicalScorer(block), SemanticScorer(spec, files=files), AttentionScorer(block), attention)
     raise ValueError(f"no scorer {name!r}; there are mix, lexical, semantic, attention, recency, random")

@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 from megacontext.arena import Page
 from megacontext.focus.base import Moment, Scorer, Scores
 from megacontext.focus.mean_store import MeanStore
-from megacontext.tree.frame_file import FrameFile
+from megacontext.tree.memory_files import MemoryFiles
 from megacontext.tree.memory_tree import MemoryTree
 from nanochat.hook import ModelSpec
 
@@ -34,10 +34,11 @@ class SemanticScorer(Scorer):
     """
 
     def __init__(
-        self, spec: ModelSpec, depths: tuple[float, float] = (0.5, 0.84), means: FrameFile | None = None
+        self, spec: ModelSpec, depths: tuple[float, float] = (0.5, 0.84), files: MemoryFiles | None = None
     ) -> None:
         self.layers = layers_of(spec, depths)
-        self.means = MeanStore(len(self.layers), spec.kv_heads * spec.head_dim, means)
+        shape = len(self.layers), spec.kv_heads * spec.head_dim
+        self.means = MeanStore(*shape, None if files is None else files.means(MeanStore.geometry(*shape)))
         self.total = np.zeros(self.means.shape)
 
     def _rows(self, values: Tensor) -> Tensor:

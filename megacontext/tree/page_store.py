@@ -62,6 +62,7 @@ class PageStore:
         self._ram: OrderedDict[int, Page] = OrderedDict()
         self._unwritten: OrderedDict[int, None] = OrderedDict()
         self._wanted: deque[int] = deque()
+        self._after: list[tuple[set[int], Callable[[], None]]] = []
         self._change = threading.Condition()
         self._io = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -117,6 +118,17 @@ class PageStore:
         with self._io:
             return self._file is not None and number < self.count and self._file.frames.has(number)
 
+    def afterwards(self, action: Callable[[], None]) -> None:
+        """Run `action` on the thread when all pages put so far are in the file; of several that wait, the first and the
+        last are run. A StoreError that it raises counts as a failing disk.
+        """
+        with self._change:
+            if self._file is None or self.failure is not None:
+                return
+            del self._after[1:]
+            self._after.append((set(self._unwritten), action))
+            self._work()
+
     # --- figures ---
 
     @property
@@ -145,13 +157,17 @@ class PageStore:
             self._ram.clear()
             self._unwritten.clear()
             self._wanted.clear()
+            self._after.clear()
             self._disk_use.clear()
             self.nbytes = self.count = 0
 
     def flush(self) -> None:
-        """Wait until all pages are in the file. Raises StoreError if they cannot be."""
+        """Wait until all pages are in the file, and what was to come afterwards is done.
+
+        Raises StoreError if the disk failed.
+        """
         with self._change:
-            while self._unwritten and self.failure is None:
+            while (self._unwritten or self._after) and self.failure is None:
                 self._work()
                 self._change.wait()
         if self.failure is not None:
@@ -220,17 +236,36 @@ class PageStore:
     def _run(self) -> None:
         while True:
             with self._change:
-                while not (self._wanted or self._writable or self._closing):
+                while not (self._wanted or self._writable or self._ripe or self._closing):
                     self._change.wait()
-                if not self._wanted and not self._writable:
+                if not (self._wanted or self._writable or self._ripe):
                     return
-                fetch = bool(self._wanted)
-                number = self._wanted.popleft() if fetch else next(iter(self._unwritten))
+                action = self._after[0][1] if self._ripe else None
+                fetch = action is None and bool(self._wanted)
+                number = -1 if action else self._wanted.popleft() if fetch else next(iter(self._unwritten))
                 page = self._ram.get(number)
-            if fetch:
+            if action is not None:
+                self._act(action)
+            elif fetch:
                 self._fetch(number)
             elif page is not None:
                 self._write(number, page)
+
+    @property
+    def _ripe(self) -> bool:
+        """Whether what waits for pages need not wait any more."""
+        return bool(self._after) and self.failure is None and self._after[0][0].isdisjoint(self._unwritten)
+
+    def _act(self, action: Callable[[], None]) -> None:
+        failure: StoreError | None = None
+        try:
+            action()
+        except StoreError as error:
+            failure = error
+        with self._change:
+            self._after = [(pages, other) for pages, other in self._after if other is not action]
+            self.failure = failure or self.failure
+            self._change.notify_all()
 
     def _fetch(self, number: int) -> None:
         try:

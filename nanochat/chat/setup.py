@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from megacontext.conversation import Conversation
 from megacontext.edit_ledger import EditLedger
-from megacontext.telemetry.events import MemoryOpened, ModelLoaded
+from megacontext.telemetry.events import MemoryOpened, ModelLoaded, Warning_
 from megacontext.telemetry.sinks import FanOut
 from nanochat.chat.output import Output
 from nanochat.chat.talk import Talk
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from megacontext.models.base import LoadedModel
     from megacontext.session import Session
     from megacontext.telemetry.sinks import Sink
+    from megacontext.tree.memory_files import MemoryFiles
 
 
 @contextmanager
@@ -30,22 +31,41 @@ def open_talk(config: DemoConfig, output: Output, sink: Sink) -> Iterator[Talk]:
     """
     from megacontext.cache import build_cache
     from megacontext.delta_nll import DeltaNll
+    from megacontext.memory_check import check_memory
     from nanochat.sampling import Sampler
 
     loaded = load(config, sink)
-    probe = DeltaNll.of(config.telemetry)
-    edits = EditLedger()
-    cache = build_cache(loaded.model.spec, config.memory, sink=FanOut([edits, sink]), probe=probe)
-    with open_session(config.session, loaded) as session:
+    spec, probe, edits = loaded.model.spec, DeltaNll.of(config.telemetry), EditLedger()
+    bounded = config.memory.cache in ("megacontext", "recency")
+    if bounded:
+        check_memory(spec, config.memory.as_shown())  # before a session is begun for nothing
+    with ExitStack() as stack:
+        session = stack.enter_context(open_session(config.session, loaded))
+        files = open_files(config, session, loaded, sink) if bounded else None
+        if files is not None:
+            stack.callback(files.close)
+        cache = build_cache(spec, config.memory, sink=FanOut([edits, sink]), probe=probe, files=files)
         sink.emit(_opened(config, session))
         sampler = Sampler(config.chat.temperature, config.chat.top_k, config.chat.seed)
         durable = config.session.durability == "sync"
         conversation = Conversation(
-            loaded, cache, session, config.chat, sampler=sampler, sink=sink, sync_always=durable
+            loaded, cache, session, config.chat, sampler=sampler, sink=sink, sync_always=durable, files=files
         )
         talk = Talk(conversation, output, edits)
         talk.resume()
         yield talk
+
+
+def open_files(config: DemoConfig, session: Session, loaded: LoadedModel, sink: Sink) -> MemoryFiles:
+    """The memory's files beside the session's tokens; what cannot be used is made anew, and said so."""
+    from megacontext.tree.memory_files import MemoryFiles
+
+    files = MemoryFiles(session.folder, loaded.model.spec, config.memory.block, config.pages)
+    for name, why in files.made_anew:
+        message = f"{name} is made anew: {why}"
+        note(message)
+        sink.emit(Warning_(message=message, hint="it was derived from the tokens, which are safe"))
+    return files
 
 
 def open_session(config: SessionConfig, loaded: LoadedModel) -> Session:

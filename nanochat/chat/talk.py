@@ -35,11 +35,15 @@ class Talk:
         self._failure_told = False
 
     def resume(self) -> None:
-        """Read a session's earlier turns again."""
-        if tokens := len(self.conversation.log):
-            with progress("reading the session again") as bar:
-                self.conversation.resume(bar)
-            note(f"went on with {tokens:,} tokens")
+        """Go on with a session: as its memory was kept; what was not is read again, and said so."""
+        if not len(self.conversation.log):
+            return
+        with progress("reading the session again") as bar:
+            found = self.conversation.resume(bar)
+        if found.why:
+            note(f"the kept memory could not be used: {found.why}; the session was read again")
+        again = found.tokens - found.kept
+        note(f"went on with {found.tokens:,} tokens" + (f", {again:,} of them read again" if again > 1 else ""))
 
     def say(self, text: str) -> TurnResult:
         """One exchange. Ctrl-C stops the reply and keeps what was said."""

@@ -9,13 +9,13 @@ import torch
 from memory_toys import VOCAB, NoisyScorer, check_laws, converse, small_config, small_gpt2, small_llama, small_model
 
 from megacontext.cache import ContextCache
+from megacontext.config import PagesConfig
 from megacontext.focus.scorers import RecencyScorer
 from megacontext.recompute import recompute_page
 from megacontext.telemetry.events import Tick
 from megacontext.testing.toy import cached_logits, ids, run, toy_tokens
+from megacontext.tree.memory_files import MemoryFiles
 from megacontext.tree.page_codec import PageCodec, PageShape
-from megacontext.tree.page_file import PageFile
-from megacontext.tree.page_store import PageStore
 from nanochat.hook import BaseModel
 
 MODELS = {
@@ -27,19 +27,20 @@ MODELS = {
 BLOCK = 4
 
 
-def store(model: BaseModel, folder: Path, pages: int = 6, kind: str = "model") -> PageStore:
+def files(model: BaseModel, folder: Path | None, pages: int = 6, kind: str = "model") -> MemoryFiles:
     """At most `pages` pages in memory, the others in a file."""
     spec = model.spec
     shape = PageShape(len(spec.memory_layers), spec.kv_heads, BLOCK, spec.head_dim)
-    file = PageFile.open(folder / "pages.ctx", PageCodec(shape, spec.dtype, kind), fingerprint=spec.fingerprint)
-    return PageStore(file=file, ram_bytes=pages * PageCodec(shape, spec.dtype).nbytes)
+    return MemoryFiles(
+        folder, spec, BLOCK, PagesConfig(dtype=kind, ram_bytes=pages * PageCodec(shape, spec.dtype).nbytes)
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_pages_on_disk_are_as_good_as_pages_in_memory(name, tmp_path):
     model, tokens = MODELS[name](), toy_tokens(300, vocab=VOCAB)
     plain = ContextCache(model.spec, small_config(), NoisyScorer())
-    stored = ContextCache(model.spec, small_config(), NoisyScorer(), pages=store(model, tmp_path))
+    stored = ContextCache(model.spec, small_config(), NoisyScorer(), files=files(model, tmp_path))
     expected, logits = (cached_logits(model, cache, tokens, [6] * 40) for cache in (plain, stored))
     stored.tree.pages.flush()
     assert torch.equal(logits, expected)
@@ -47,14 +48,14 @@ def test_pages_on_disk_are_as_good_as_pages_in_memory(name, tmp_path):
     for number in range(len(tokens) // BLOCK):
         span = plain.grid.page(number)
         assert torch.equal(stored.tree.page(span).keys, plain.tree.page(span).keys)
-    stored.tree.pages.close()
+    stored.files.close()
 
 
 def test_a_conversation_keeps_the_laws_with_a_store_of_two_pages(tmp_path):
     model = small_llama()
-    cache = ContextCache(model.spec, small_config(), NoisyScorer(), pages=store(model, tmp_path, pages=2))
+    cache = ContextCache(model.spec, small_config(), NoisyScorer(), files=files(model, tmp_path, pages=2))
     converse(model, cache, seed=4, turns=8, check=check_laws)
-    cache.tree.pages.close()
+    cache.files.close()
 
 
 def test_faults_are_pages_that_were_not_in_memory(tmp_path):
@@ -67,13 +68,13 @@ def test_faults_are_pages_that_were_not_in_memory(tmp_path):
         def close(self):
             pass
 
-    cache = ContextCache(model.spec, small_config(), NoisyScorer(), sink=Sink(), pages=store(model, tmp_path, pages=2))
+    cache = ContextCache(model.spec, small_config(), NoisyScorer(), sink=Sink(), files=files(model, tmp_path, pages=2))
     cached_logits(model, cache, toy_tokens(300, vocab=VOCAB), [6] * 40)
     found = [tick for tick in ticks if isinstance(tick, Tick)]
     assert 0 < sum(tick.faults for tick in found) <= sum(tick.pages_moved for tick in found)
     assert found[-1].disk_bytes > 0
     assert sum(tick.recomputed_blocks for tick in found) == 0
-    cache.tree.pages.close()
+    cache.files.close()
 
 
 @pytest.mark.parametrize("name", ["llama", "G4", "gpt2"])
@@ -91,7 +92,7 @@ def test_a_lost_page_is_computed_again_as_it_was_where_nothing_was_out_of_view(n
 def test_pages_that_memory_cannot_hold_and_no_disk_has_are_computed_again():
     model = small_llama()
     size = 2 * 2 * 2 * BLOCK * 8 * 4
-    cache = ContextCache(model.spec, small_config(), NoisyScorer(), pages=PageStore(ram_bytes=3 * size))
+    cache = ContextCache(model.spec, small_config(), NoisyScorer(), files=files(model, None, pages=3))
     tokens = toy_tokens(300, vocab=VOCAB)
     logits = cached_logits(model, cache, tokens, [6] * 40)
     assert logits.isfinite().all()
@@ -109,17 +110,17 @@ def test_quantised_pages_change_what_is_said_a_little(tmp_path):
     for kind in ("int8", "int4"):
         folder = tmp_path / kind
         folder.mkdir()
-        pages = store(model, folder, pages=1, kind=kind)
-        cache = ContextCache(model.spec, small_config(reread_tokens=0), NoisyScorer(), pages=pages)
+        kept = files(model, folder, pages=1, kind=kind)
+        cache = ContextCache(model.spec, small_config(reread_tokens=0), NoisyScorer(), files=kept)
         far.append((cached_logits(model, cache, tokens, [6] * 40) - expected).abs().mean())
-        pages.close()
+        kept.close()
     assert 0 < far[0] < far[1] / 4
     assert far[0] < 0.02
 
 
 def test_a_reset_forgets_the_store_too(tmp_path):
     model = small_llama()
-    cache = ContextCache(model.spec, small_config(), NoisyScorer(), pages=store(model, tmp_path))
+    cache = ContextCache(model.spec, small_config(), NoisyScorer(), files=files(model, tmp_path))
     cached_logits(model, cache, toy_tokens(100, vocab=VOCAB), [6] * 10)
     cache.reset()
     assert cache.tree.pages.count == 0
@@ -127,4 +128,4 @@ def test_a_reset_forgets_the_store_too(tmp_path):
     plain = ContextCache(model.spec, small_config(), NoisyScorer())
     expected = cached_logits(model, plain, other, [6] * 30)
     assert torch.equal(cached_logits(model, cache, other, [6] * 30), expected)
-    cache.tree.pages.close()
+    cache.files.close()

@@ -11,12 +11,10 @@ from memory_toys import VOCAB, check_laws, small_config, small_gpt2, small_llama
 from torch import Tensor
 
 from megacontext.cache import ContextCache
-from megacontext.config import MemoryConfig
+from megacontext.config import MemoryConfig, PagesConfig
 from megacontext.testing.toy import ids, run
 from megacontext.tree import snapshot
-from megacontext.tree.page_codec import PageCodec, PageShape
-from megacontext.tree.page_file import PageFile
-from megacontext.tree.page_store import PageStore
+from megacontext.tree.memory_files import MemoryFiles
 from nanochat.hook import BaseModel
 
 MODELS = {
@@ -27,11 +25,10 @@ MODELS = {
 }
 
 
-def store(model: BaseModel, folder: Path) -> PageStore:
-    spec = model.spec
-    shape = PageShape(len(spec.memory_layers), spec.kv_heads, 4, spec.head_dim)
-    file = PageFile.open(folder / "pages.ctx", PageCodec(shape, spec.dtype), fingerprint=spec.fingerprint)
-    return PageStore(file=file, ram_bytes=9 * PageCodec(shape, spec.dtype).nbytes)
+def files(model: BaseModel, folder: Path) -> MemoryFiles:
+    """Room for a few pages in memory."""
+    size = 2 * len(model.spec.memory_layers) * model.spec.kv_heads * 4 * model.spec.head_dim * 4
+    return MemoryFiles(folder, model.spec, 4, PagesConfig(ram_bytes=9 * size))
 
 
 def talk(model: BaseModel, cache: ContextCache, rng: Random) -> list[Tensor]:
@@ -52,14 +49,12 @@ def talk(model: BaseModel, cache: ContextCache, rng: Random) -> list[Tensor]:
 
 def brought_back(model: BaseModel, cache: ContextCache, config: MemoryConfig, folder: Path) -> ContextCache:
     """What another process makes of the files."""
-    cache.tree.pages.flush()
-    snapshot.write(folder / "view.snap", cache.state(), cache.fingerprint)
-    again = ContextCache(model.spec, config, pages=None)
-    again.tree.pages = store(model, folder)
-    again.tree.pages.recompute = again._recompute_page
-    state, why = snapshot.read(folder / "view.snap", again.fingerprint)
-    assert state is not None, why
-    again.restore(state, cache.tree.tokens(0, cache.length))
+    cache.files.keep(cache)
+    cache.files.flush()
+    again = ContextCache(model.spec, config, files=files(model, folder))
+    assert again.files.bring_back(again, cache.tree.tokens(0, cache.length), model) == ""
+    assert again.length == cache.length
+    assert not again.files.made_anew
     return again
 
 
@@ -68,7 +63,7 @@ def brought_back(model: BaseModel, cache: ContextCache, config: MemoryConfig, fo
 @pytest.mark.parametrize("name", MODELS)
 def test_the_next_logits_are_those_of_the_memory_that_never_went_away(name, scorer, seed, tmp_path):
     model, config = MODELS[name](), small_config(scorer=scorer, attention_weight=0.3 * (seed == 2), expand_above=0.05)
-    cache = ContextCache(model.spec, config, pages=store(model, tmp_path))
+    cache = ContextCache(model.spec, config, files=files(model, tmp_path))
     rng = Random(seed)
     for _ in range(9):
         talk(model, cache, rng)
@@ -90,36 +85,32 @@ def test_the_next_logits_are_those_of_the_memory_that_never_went_away(name, scor
         state = rng.getstate()
         assert all(map(torch.equal, found, expected)), turn
         assert again.context == cache.context
-    again.tree.pages.close()
-    cache.tree.pages.close()
+    again.files.close()
+    cache.files.close()
 
 
 @pytest.mark.parametrize("name", ["llama", "windows", "gpt2"])
 def test_in_the_middle_of_an_answer_too(name, tmp_path):
     model, config, rng = MODELS[name](), small_config(expand_above=0.05), Random(3)
-    cache = ContextCache(model.spec, config, pages=store(model, tmp_path))
+    cache = ContextCache(model.spec, config, files=files(model, tmp_path))
     for _ in range(6):
         talk(model, cache, rng)
-    for at in range(12):
-        folder = tmp_path / str(at)
-        folder.mkdir()
-        cache.tree.pages.flush()
-        (folder / "pages.ctx").write_bytes((tmp_path / "pages.ctx").read_bytes())
-        again = brought_back(model, cache, config, folder)
+    for _ in range(12):
+        again = brought_back(model, cache, config, tmp_path)
         token = ids(model, [rng.randrange(VOCAB)])
         assert torch.equal(run(model, again, token), run(model, cache, token))
         cache.maintain(model)
         again.maintain(model)
         assert again.context == cache.context
-        again.tree.pages.close()
-    cache.tree.pages.close()
+        again.files.close()
+    cache.files.close()
 
 
 def test_a_state_of_other_settings_or_another_model_is_none(tmp_path):
     model = small_llama()
     cache = ContextCache(model.spec, small_config())
     talk(model, cache, Random(0))
-    snapshot.write(tmp_path / "view.snap", cache.state(), cache.fingerprint)
+    snapshot.write(tmp_path / "view.snap", snapshot.pack(cache.state(), cache.fingerprint))
     others = [
         ContextCache(model.spec, small_config(far_blocks=3)),
         ContextCache(small_llama(seed=1).spec, small_config()),
@@ -140,11 +131,11 @@ def test_a_state_that_does_not_fit_its_history_is_refused(tmp_path):
     talk(model, cache, Random(1))
     tokens = cache.tree.tokens(0, cache.length)
     with pytest.raises(ValueError, match="does not fit a history"):
-        ContextCache(model.spec, small_config()).restore(cache.state(), tokens[:-1])
+        ContextCache(model.spec, small_config()).restore(cache.state(), tokens[:-1], model)
     broken = cache.state()
     broken["tail"] = broken["tail"] + 4
     with pytest.raises(ValueError, match="do not tile"):
-        ContextCache(model.spec, small_config()).restore(broken, tokens)
+        ContextCache(model.spec, small_config()).restore(broken, tokens, model)
 
 
 def test_every_flipped_or_missing_byte_of_a_snapshot_is_noticed(tmp_path):

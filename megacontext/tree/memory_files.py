@@ -1,0 +1,128 @@
+"""The derived files of a memory, beside the session's token log. All of them can be made again from tokens.
+
+    <session>/pages.ctx    the blocks' pages                (page_file, page_store)
+              means.ctx    vectors of the semantic scorer   (focus/mean_store)
+              view.snap    where everything stands          (snapshot)
+
+A file that another model, number format or setting made is set aside by deleting it: `made_anew` says which and why.
+Kept states are written when the pages they speak of are on disk, so that a crash between the two loses neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from megacontext.config import PagesConfig
+from megacontext.errors import StoreError
+from megacontext.tree import snapshot
+from megacontext.tree.ctx_format import Geometry
+from megacontext.tree.frame_file import FrameFile
+from megacontext.tree.page_codec import PageCodec, PageShape
+from megacontext.tree.page_file import PageFile, geometry_of
+from megacontext.tree.page_store import PageStore
+from nanochat.hook import BaseModel, ModelSpec
+
+PAGES_NAME, MEANS_NAME, VIEW_NAME = "pages.ctx", "means.ctx", "view.snap"
+
+
+@runtime_checkable
+class Keepable(Protocol):
+    """A memory that can be kept and brought back."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def can_be_kept(self) -> bool: ...
+
+    def state(self) -> snapshot.State: ...
+
+    def restore(self, state: snapshot.State, tokens: Sequence[int], model: BaseModel) -> None: ...
+
+    def reset(self) -> None: ...
+
+
+class MemoryFiles:
+    """folder: the session's, or None: then pages are in memory alone, under the same budget of bytes.
+
+    fingerprint: of the model. made_anew: (file, why) of what could not be used.
+    """
+
+    def __init__(self, folder: Path | None, spec: ModelSpec, block: int, config: PagesConfig) -> None:
+        self.folder, self.config = folder, config
+        self.made_anew: list[tuple[str, str]] = []
+        self._fingerprint = spec.fingerprint
+        self._opened: list[FrameFile] = []
+        self.pages = self._open_pages(spec, block)
+
+    def _open_pages(self, spec: ModelSpec, block: int) -> PageStore:
+        if self.folder is None:
+            return PageStore(ram_bytes=self.config.ram_bytes)
+        shape = PageShape(len(spec.memory_layers), spec.kv_heads, block, spec.head_dim)
+        codec = PageCodec(shape, spec.dtype, self.config.dtype)
+        frames = self._frames(PAGES_NAME, geometry_of(codec))
+        file = PageFile(frames, codec)
+        return PageStore(ram_bytes=self.config.ram_bytes, file=file, disk_bytes=self.config.disk_bytes)
+
+    def means(self, geometry: Geometry) -> FrameFile | None:
+        """The file of the semantic scorer's vectors."""
+        return None if self.folder is None else self._frames(MEANS_NAME, geometry)
+
+    def _frames(self, name: str, geometry: Geometry) -> FrameFile:
+        """Open a file, or begin it anew where it cannot be used."""
+        assert self.folder is not None
+        path = self.folder / name
+        try:
+            file = FrameFile.open(path, geometry, fingerprint=self._fingerprint)
+        except StoreError as error:
+            if not path.is_file():
+                raise
+            self.made_anew.append((name, str(error)))
+            path.unlink()
+            file = FrameFile.open(path, geometry, fingerprint=self._fingerprint)
+        self._opened.append(file)
+        return file
+
+    # --- keeping ---
+
+    def keep(self, memory: object) -> None:
+        """Write a memory's state, once its pages are on disk, without waiting for that. A newer one replaces it.
+
+        A plain cache has nothing to keep.
+        """
+        if self.folder is None or not isinstance(memory, Keepable) or not memory.can_be_kept:
+            return
+        path, data = self.folder / VIEW_NAME, snapshot.pack(memory.state(), memory.fingerprint)
+        self.pages.afterwards(lambda: snapshot.write(path, data))
+
+    def bring_back(self, memory: object, tokens: Sequence[int], model: BaseModel) -> str:
+        """Let an empty memory stand where it was kept; `tokens` is the whole log, the rest is the caller's to feed.
+
+        Returns "" or why it could not be; the memory is empty then.
+        """
+        if self.folder is None or not isinstance(memory, Keepable):
+            return ""
+        state, why = snapshot.read(self.folder / VIEW_NAME, memory.fingerprint)
+        if state is None:
+            return why
+        try:
+            length = int(state["length"])
+            if length > len(tokens):
+                return f"it speaks of {length} tokens, the log has {len(tokens)}"
+            memory.restore(state, tokens[:length], model)
+        except (ValueError, KeyError, TypeError, IndexError, AssertionError) as error:
+            memory.reset()
+            return f"what it says makes no sense ({error})"
+        return ""
+
+    def flush(self) -> None:
+        """Everything kept is in its files. Raises StoreError if it cannot be."""
+        self.pages.flush()
+
+    def close(self) -> None:
+        """Write what is left and let go. May be called twice."""
+        self.pages.close()
+        for file in self._opened:
+            file.close()
