@@ -362,3 +362,20 @@ def test_the_command_lists_the_step_and_takes_it_alone(no_hub: None) -> None:
 
 def test_the_patience_with_a_hub_is_a_few_seconds() -> None:
     assert tiny_gpt2.PATIENCE_S <= 5
+
+
+def test_the_made_up_model_says_readable_letters_and_more_than_a_few(tmp_path: Path) -> None:
+    from megacontext.config import ModelConfig
+    from megacontext.models import load_model
+    from nanochat.engine import decode, prefill
+    from nanochat.kv_cache import DenseCache
+
+    seeded_gpt2.write(tmp_path)
+    loaded = load_model(ModelConfig(path=str(tmp_path), dtype="float32", device="cpu"))
+    cache = DenseCache(loaded.model.spec)
+    logits = prefill(loaded.model, cache, loaded.text.encode("MegaContext compresses history."))
+    letters = decode(loaded.model, cache, logits, lambda logits: int(logits.argmax()))
+    said = loaded.text.decode([next(letters) for _ in range(48)])
+    assert said.isprintable()
+    assert len(set(said)) >= 6, said
+    assert loaded.summary["seeded"] == 42

@@ -202,6 +202,12 @@ def test_a_span_that_comes_back_later_or_by_a_prompt_is_none(look: Callable[...,
     assert troubles(later) == troubles(by_prompt) == []
 
 
+def test_what_sums_of_ticks_hide_is_told(look: Callable[..., list[Finding]]) -> None:
+    found = look(edit(Expand, 9), tick(9, ticks=10, num_expand=7, num_collapse=6, transient=[128, 160]))
+    assert troubles(found) == []
+    assert "up to 4 of 7 expansions opened a block once more" in of(found, "oscillation").what
+
+
 def test_a_span_that_is_collapsed_again_and_again_is_found(look: Callable[..., list[Finding]]) -> None:
     found = look(*(edit(Collapse, number) for number in (3, 7, 11)), tick(11))
     assert troubles(found) == ["collapses"]

@@ -21,7 +21,7 @@ from tools.validate_log import check
 Record = dict[str, Any]
 Problem = tuple[int, str]  # line number from 1, reason
 INTERRUPTED = 130
-LONGEST_MESSAGE = 300
+LONGEST_MESSAGE = 600
 SEVERAL = 5  # errors and warnings that are shown; the rest is counted
 
 

@@ -188,19 +188,39 @@ def _edits(records: Sequence[Record], settings: Record) -> Iterator[Finding]:
         f"memory.cooldown: {cooldown} leaves an edit alone for that many ticks; /why in the chat tells a span's story"
     )
     swings = [found for edits in by_span.values() if (found := _swing(edits))]
-    yield _about_spans("oscillation", swings, f"came, went and came again within {OSCILLATION} ticks", remedy)
+    between = f"came, went and came again within {OSCILLATION} ticks"
+    yield _about_spans("oscillation", swings, between, remedy, _within_sums(records))
     chains = [found for edits in by_span.values() if (found := _chain(edits))]
     remedy = f"memory.hysteresis: 0.1, or memory.cooldown: {cooldown}; a larger memory.budget leaves it its place"
     yield _about_spans("collapses", chains, f"collapsed {REPEATED} times, each soon after the last", remedy)
 
 
-def _about_spans(check: str, found: list[Record], what: str, remedy: str) -> Finding:
+def _about_spans(check: str, found: list[Record], what: str, remedy: str, aside: str = "") -> Finding:
     if not found:
-        return ok(check, f"no span {what}")
+        return ok(check, f"no span {what}{aside}")
     first = min(found, key=lambda edit: edit["seq"])
     spans = len({(edit["start"], edit["end"]) for edit in found})
-    said = f"{spans} span{'s' if spans > 1 else ''} {what}; the first: [{first['start']}, {first['end']})"
+    said = f"{spans} span{'s' if spans > 1 else ''} {what}; the first: [{first['start']}, {first['end']}){aside}"
     return Finding("warn", check, said, remedy, first["seq"], first["tick"], spans)
+
+
+def _within_sums(records: Sequence[Record]) -> str:
+    """A sum of ticks tells what its edits come to, so oscillation inside it has no place in a log: only its amount.
+
+    Of the expansions that a sum counts, each block that was opened or is transient accounts for one.
+    """
+    expansions = repeats = opened = 0
+    for record in records:
+        opened += record["type"] == "expand"
+        if record["type"] != "tick":
+            continue
+        count = record.get("num_expand") or 0
+        expansions += count
+        repeats += max(count - opened - len(record.get("transient") or ()), 0)
+        opened = 0
+    if not repeats:
+        return ""
+    return f"; unseen, within sums of ticks, up to {repeats} of {expansions} expansions opened a block once more"
 
 
 def _swing(edits: list[Record]) -> Record | None:
