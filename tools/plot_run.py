@@ -38,16 +38,17 @@ def plot(flags: argparse.Namespace) -> int:
     from tools.event_log import read_log
     from tools.plotting import save_png, save_text
     from tools.run_plots.page import page
+    from tools.run_plots.panels import panels_of
     from tools.run_plots.picture import whole_picture
     from tools.run_plots.series import course_of
 
     log = read_log(flags.log)
     course = course_of(log.events, flags.against)
-    if not course.ticks:
+    if not panels_of(course):
         cache = (log.start.config.get("memory") or {}).get("cache", "unknown")
         raise ConfigError(
-            f"{flags.log} holds no tick (its memory.cache is {cache}): only megacontext and recency have a view that "
-            "changes; run the chat with --cache megacontext, and let it read or say something"
+            f"{flags.log} holds no tick with figures (its memory.cache is {cache}): only megacontext and recency have "
+            "a view that changes; run the chat with --cache megacontext, and let it read or say something"
         )
     folder = flags.out or flags.log.parent
     png, html = (folder / f"{flags.log.stem}{ending}" for ending in (".png", ".html"))

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from megacontext.errors import ConfigError
 from nanochat.files import atomic_write
+from nanochat.harmless import harmless
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,11 +92,25 @@ def key_line(label: str, *, marker: str = "", dashed: bool = False) -> Line2D:
     return line
 
 
+def plain_text(figure: Figure, at: tuple[float, float], text: str, **looks: Any) -> None:
+    """Words at a place of the figure, as shares of its size. Dollar signs are dollar signs, not mathematics."""
+    figure.text(*at, harmless(text), parse_math=False, **looks)
+
+
 def save_png(figure: Figure, out: Path) -> None:
     """Write the picture, and the folders above it. Raises ConfigError if that cannot be done."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
+    with _without_complaints():
+        figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
     _save(buffer.getvalue(), out)
+
+
+@contextmanager
+def _without_complaints() -> Iterator[None]:
+    """A letter that the font lacks is drawn as a box; that is no news for whoever waits for the picture."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
 
 
 def save_text(text: str, out: Path) -> None:
@@ -115,7 +132,7 @@ def as_svg(figure: Figure, name: str, alt: str) -> str:
     from matplotlib import rc_context
 
     buffer = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with _without_complaints(), rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
     svg = svg[svg.index("<svg") :]

@@ -7,16 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from megacontext.telemetry.metrics import METRICS, Band, Metric
-from tools.plotting import BLUE, FAINT, GREEN, GREY, HEALTHY, INK, LEVELS, ORANGE, PINK, TOLERABLE, VERMILION, tidy
+from tools.plotting import BLUE, FAINT, HEALTHY, INK, TOLERABLE, VERMILION, tidy
 from tools.run_plots.series import (
     OWN_PARTS,
     PARTS,
     Course,
-    Mark,
-    Steps,
     band_words,
     level_steps,
-    levels,
     metric_points,
     metric_steps,
     part_bars,
@@ -26,13 +23,18 @@ from tools.run_plots.series import (
     stairs,
     summarise,
 )
+from tools.run_plots.stacks import (
+    draw_latency,
+    draw_levels,
+    draw_prompts,
+    latency_alt,
+    levels_alt,
+    prompts_alt,
+    short,
+)
 
 if TYPE_CHECKING:
     from tools.plotting import Axes
-
-PART_COLOURS = {"score": BLUE, "plan": ORANGE, "page": GREEN, "assemble": PINK, "forward": GREY}
-HEADROOM = 1.2  # of the largest value, for the legend above a stack
-MOST_BARS, LEAST_BARS = 40, 6
 
 
 class Panel(NamedTuple):
@@ -71,16 +73,17 @@ LOOKS = (
 def panels_of(course: Course) -> list[Panel]:
     """The panels that the log has numbers for."""
     found = [_metric_panel(course, look) for look in LOOKS if any(_known(course, look.name))]
-    if any(values for *_, values in level_steps(course)):
+    if stairs(level_steps(course)):
         found.insert(3, Panel("lod_counts", "levels of detail", "tokens of history shown at each level, stacked",
-                              _draw_levels, _levels_alt))  # fmt: skip
-    if course.steps and parts(course):
+                              draw_levels, levels_alt))  # fmt: skip
+    timed = bool(stairs(part_steps(course, parts(course))))
+    if timed and set(parts(course)) & set(OWN_PARTS):
         found.append(_latency_panel("latency_own", "time of a tick: the memory's part", OWN_PARTS))
-    if course.steps and "forward" in parts(course):
+    if timed and "forward" in parts(course):
         found.append(_latency_panel("latency_ms", "time of a tick: with the model's passes", PARTS))
     if part_bars(course, parts(course)):
         found.append(Panel("latency_prompts", "time of a prompt's tick", "ms, by part; below: tokens of history there",
-                           _draw_prompts, _prompts_alt, along=False))  # fmt: skip
+                           draw_prompts, prompts_alt, along=False))  # fmt: skip
     return found
 
 
@@ -138,89 +141,9 @@ def _metric_alt(look: Look, course: Course) -> str:
     return "; ".join([*words, band_words(METRICS[look.name])]) + "."
 
 
-# --- stacks ---
-
-
-def _draw_levels(axes: Axes, course: Course) -> None:
-    known = levels(course)
-    names = ["LOD0, exact" if level == 0 else f"LOD{level}" for level in known]
-    _stack(axes, level_steps(course), names, [LEVELS[min(level, len(LEVELS) - 1)] for level in known])
-    axes.yaxis.set_major_formatter(lambda value, _: short(value))
-
-
 def _latency_panel(name: str, title: str, wanted: Sequence[str]) -> Panel:
-    note = "ms, median of a line's ticks, by part"
-    return Panel(name, title, note, partial(_draw_latency, wanted), partial(_latency_alt, title, wanted))
-
-
-def _draw_latency(wanted: Sequence[str], axes: Axes, course: Course) -> None:
-    names = [part for part in parts(course) if part in wanted]
-    _stack(axes, part_steps(course, names), names, [PART_COLOURS[name] for name in names])
-
-
-def _stack(axes: Axes, steps: Steps, names: Sequence[str], colours: Sequence[str]) -> None:
-    """The first of `names` at the bottom."""
-    for number, run in enumerate(stairs(steps)):
-        base = [0.0] * len(run.values)
-        for index, colour in enumerate(colours):
-            top = [low + values[index] for low, values in zip(base, run.values, strict=True)]
-            label = "_" if number else names[index]
-            axes.stairs(top, run.edges, baseline=base, fill=True, color=colour, linewidth=0, label=label)
-            base = top
-    highest = max((sum(values) for *_, values in steps if values is not None), default=0.0)
-    axes.set_ylim(0, highest * HEADROOM or 1)
-    _key(axes, len(names))
-
-
-def _draw_prompts(axes: Axes, course: Course) -> None:
-    names = parts(course)
-    bars = part_bars(course, names)[-MOST_BARS:]
-    places, base = list(range(len(bars))), [0.0] * len(bars)
-    for index, name in enumerate(names):
-        heights = [values[index] for _, values in bars]
-        axes.bar(places, heights, bottom=base, width=0.62, color=PART_COLOURS[name], label=name)
-        base = [low + height for low, height in zip(base, heights, strict=True)]
-    if len(bars) <= 8:
-        for place, total in zip(places, base, strict=True):
-            axes.annotate(f"{total:.0f}", (place, total), (0, 2), textcoords="offset points", ha="center", fontsize=7,
-                          color=INK)  # fmt: skip
-    axes.set_ylim(0, max(base) * (HEADROOM + 0.1) or 1)
-    axes.set_xlim(-0.6, max(len(bars), LEAST_BARS) - 0.4)
-    shown = spaced(places, len(bars) / 9)
-    axes.set_xticks(places, [_where(mark) if fits else "" for (mark, _), fits in zip(bars, shown, strict=True)])
-    _key(axes, len(names))
-
-
-def _where(mark: Mark) -> str:
-    """Where in history a prompt ended, whatever the axis."""
-    return "" if mark.tick.history_tokens is None else f"{mark.tick.history_tokens:,}"
-
-
-def _key(axes: Axes, columns: int) -> None:
-    axes.legend(
-        loc="upper left", ncols=columns, frameon=False, fontsize=7.5, labelcolor=INK, handlelength=1.0,
-        handletextpad=0.4, columnspacing=1.0, borderaxespad=0.2,
-    )  # fmt: skip
-
-
-def _levels_alt(course: Course) -> str:
-    values = [step[2] for step in level_steps(course) if step[2] is not None][-1]
-    shown = ", ".join(f"{int(n):,} at LOD{level}" for level, n in zip(levels(course), values, strict=True))
-    return f"Tokens of history shown at each level of detail, stacked; at the end of the text that flowed {shown}."
-
-
-def _latency_alt(title: str, wanted: Sequence[str], course: Course) -> str:
-    names = [part for part in parts(course) if part in wanted]
-    lines = [values for *_, values in part_steps(course, names) if values is not None]
-    middle = [sorted(values[i] for values in lines)[len(lines) // 2] for i in range(len(names))]
-    typical = ", ".join(f"{name} {value:.2g} ms" for name, value in zip(names, middle, strict=True))
-    return f"{title[0].upper()}{title[1:]}, while text flows, stacked; typical: {typical}."
-
-
-def _prompts_alt(course: Course) -> str:
-    bars = part_bars(course, parts(course))[-MOST_BARS:]
-    totals = ", ".join(f"{sum(values):.0f} ms at {_where(mark)}" for mark, values in bars)
-    return f"Time of the tick at each prompt's end, stacked by part: {totals}."
+    note = "ms a tick, by part"
+    return Panel(name, title, note, partial(draw_latency, wanted), partial(latency_alt, title, wanted))
 
 
 # --- what all panels share ---
@@ -246,8 +169,3 @@ def dress(axes: Axes, panel: Panel, course: Course) -> None:
 
 
 NUMBERED = tuple(look.name for look in LOOKS)  # a stack has its legend where the numbers would stand
-
-
-def short(value: float) -> str:
-    """`9.5k`."""
-    return f"{value / 1000:.4g}k" if value >= 1000 else f"{value:g}"

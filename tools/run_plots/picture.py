@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from megacontext.telemetry.events import ModelLoaded, Turn
+from nanochat.harmless import snippet
 from tools.event_log import EventLog
-from tools.plotting import FAINT, HEALTHY, INK, TOLERABLE, as_svg, key_line, key_patch, new_figure
+from tools.plotting import FAINT, HEALTHY, INK, TOLERABLE, as_svg, key_line, key_patch, new_figure, plain_text
 from tools.run_plots.panels import Panel, dress, panels_of
 from tools.run_plots.series import Course
 
@@ -36,14 +37,14 @@ def whole_picture(log: EventLog, course: Course) -> Figure:
 
 def _frame(figure: Figure, log: EventLog, course: Course, height: float) -> None:
     """Title above, the key below it, the turns at the foot."""
-    figure.text(0.012, 1 - 0.1 / height, headline(log), fontsize=14, fontweight="bold", color=INK, va="top")
-    figure.text(0.012, 1 - 0.42 / height, subtitle(log), fontsize=8.5, color=FAINT, va="top")
+    plain_text(figure, (0.012, 1 - 0.1 / height), headline(log), fontsize=14, fontweight="bold", color=INK, va="top")
+    plain_text(figure, (0.012, 1 - 0.42 / height), subtitle(log), fontsize=8.5, color=FAINT, va="top")
     figure.legend(
         handles=_key(course), loc="upper right", bbox_to_anchor=(0.995, 1 - 0.34 / height), ncols=4, frameon=False,
         fontsize=8.5, labelcolor=INK, handlelength=1.4, columnspacing=1.4, handletextpad=0.5, borderaxespad=0,
     )  # fmt: skip
     words = turn_words([turn for _, turn in course.turns])
-    figure.text(0.012, 0.09 / height, words, fontsize=8, color=FAINT, va="bottom")
+    plain_text(figure, (0.012, 0.09 / height), words, fontsize=8, color=FAINT, va="bottom")
 
 
 def _key(course: Course) -> list[Any]:
@@ -96,5 +97,5 @@ def turn_words(turns: list[Turn]) -> str:
 def turn_name(turn: Turn) -> str:
     """A turn in a few words."""
     if not turn.generated_tokens:
-        return f"{turn.name or 'a text'}, {turn.prompt_tokens:,} tokens"
+        return f"{snippet(turn.name or 'a text', 24)}, {turn.prompt_tokens:,} tokens"
     return f"prompt {turn.prompt_tokens:,}, reply {turn.generated_tokens:,}"

@@ -157,7 +157,7 @@ def part_bars(course: Course, names: Sequence[str]) -> list[tuple[Mark, list[flo
 
 
 def _by_part(tick: Tick, names: Sequence[str]) -> list[float] | None:
-    return None if tick.latency_ms is None else [tick.latency_ms.get(name, 0.0) for name in names]
+    return [tick.latency_ms.get(name, 0.0) for name in names] if tick.latency_ms and names else None
 
 
 class Summary(NamedTuple):

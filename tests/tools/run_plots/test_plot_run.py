@@ -14,6 +14,7 @@ from megacontext.telemetry.sinks import JsonlSink
 from tools.plot_run import main
 from tools.run_plots.panels import panels_of
 from tools.run_plots.series import course_of
+from tools.run_plots.stacks import ceiling
 
 matplotlib = pytest.importorskip("matplotlib")
 VOID = {"meta", "br", "link", "img"}
@@ -126,6 +127,12 @@ def test_a_log_of_an_earlier_version_lacks_a_panel_not_a_picture(tmp_path: Path)
     drawn(tmp_path, older)
 
 
+def test_one_tick_that_towers_over_all_others_does_not_flatten_them() -> None:
+    assert ceiling([10.0, 11.0, 12.0] * 7 + [1900.0]) == 18.0
+    assert ceiling([10.0, 25.0]) == 25.0
+    assert ceiling([]) == 0.0
+
+
 def test_the_page_needs_nothing_from_outside(drawing: tuple[Page, str]) -> None:
     page, text = drawing
     assert page.open == []
@@ -177,10 +184,23 @@ def test_a_run_without_turns_or_prompts_is_drawn(tmp_path: Path) -> None:
     assert "No turn came to its end." in page.words
 
 
-def test_a_log_without_ticks_says_which_cache_has_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("more", [[], [Tick(tick=0)]], ids=["no tick", "a tick without figures"])
+def test_a_log_with_nothing_to_draw_says_which_cache_has_something(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[Event]
+) -> None:
     start = RunStart(program="test", config={"memory": {"cache": "full"}})
-    assert main([str(write(tmp_path, [start, RunEnd(exit_code=0, seconds=1.0)]))]) == 2
-    assert "holds no tick (its memory.cache is full)" in capsys.readouterr().err
+    assert main([str(write(tmp_path, [start, *more, RunEnd(exit_code=0, seconds=1.0)]))]) == 2
+    assert "holds no tick with figures (its memory.cache is full)" in capsys.readouterr().err
+
+
+def test_names_are_drawn_as_they_are_written(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    events = run()
+    events[-3] = Turn(
+        turn=1, prompt_tokens=9, generated_tokens=0, history_tokens=450, stop="read", name="$a$ \\x 漢\x1b"
+    )
+    page, _ = drawn(tmp_path, events)
+    assert "$a$ \\x 漢␛" in page.words
+    assert not [found for found in recwarn if issubclass(found.category, UserWarning)]
 
 
 @pytest.mark.parametrize(("content", "code"), [(b"", 1), (b"no log\n", 1), (None, 2)])
