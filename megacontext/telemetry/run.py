@@ -153,8 +153,8 @@ def _wandb(program: str, telemetry: TelemetryConfig, config: dict[str, Any], fil
 
     return WandbSink(
         name=f"{program}/{file.path.stem.rpartition('-')[2]}",
-        project=telemetry.wandb_project,
-        entity=telemetry.wandb_entity,
+        project=scrub(telemetry.wandb_project),
+        entity=scrub(telemetry.wandb_entity),
         config=config,
         folder=file.path.parent,
         note=note,

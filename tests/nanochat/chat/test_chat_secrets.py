@@ -71,6 +71,16 @@ def test_a_bug_whose_text_holds_a_secret_is_told_without_it(chat_process: Chat, 
     assert not leaks(home.path, done, given)
 
 
+def test_a_wandb_run_on_disk_holds_none(chat_process: Chat, home: Home, given: set[Path]) -> None:
+    pytest.importorskip("wandb")
+    switches = {"MEGACONTEXT_ENABLE_WANDB": "1", "WANDB_MODE": "offline"}
+    settings = ["--set", f"telemetry.wandb_entity={CANARIES['HF_TOKEN']}", "--model", f"{CANARIES['DB_PASSWORD']}.gguf"]
+    done = chat_process("-p", "hello", *settings, **CANARIES, **switches)
+    assert done.returncode == 3
+    assert list(home.logs.glob("wandb/offline-run-*/*.wandb"))
+    assert not leaks(home.path, done, given)
+
+
 def test_settings_are_printed_without_secrets(chat_process: Chat, home: Home) -> None:
     done = chat_process("--print-config", "--set", f"telemetry.wandb_entity={CANARIES['HF_TOKEN']}", **CANARIES)
     assert '"***"' in done.stdout
