@@ -20,14 +20,15 @@ from typing import NamedTuple
 
 from megacontext.errors import ConfigError, StoreError
 from megacontext.tree.memory_log import MemoryLog
+from megacontext.tree.token_frames import HEADER_BYTES
 from megacontext.tree.token_log import TokenLog
 from nanochat.files import atomic_write, read_json, write_json
 
 FORMAT, VERSION = "megacontext.session", 1
-NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 ROLE = re.compile(r"[a-z_]{1,32}")
 INFO_NAME, LOG_NAME, TURNS_NAME = "session.json", "tokens.log", "turns.jsonl"
-INFO_LIMIT = 1 << 20  # bytes
+INFO_LIMIT, TURNS_LIMIT = 1 << 20, 64 << 20  # bytes that are read of them at most
 
 
 class Turn(NamedTuple):
@@ -42,17 +43,25 @@ def session_folder(root: Path | str, name: str) -> Path:
     """Where a session lies. Raises ConfigError if the name is not a plain one, or leads out of `root`."""
     root = Path(root)
     folder = root / name
-    if not NAME.fullmatch(name) or not name.strip(".") or folder.resolve().parent != root.resolve():
+    if not NAME.fullmatch(name) or folder.resolve().parent != root.resolve():
         raise ConfigError(
-            f"session name {name!r} is not usable: 1 to 64 letters, digits, '.', '_' or '-', and no link out of {root}"
+            f"session name {name!r} is not usable: 1 to 64 letters, digits, '.', '_' or '-', no '.' at its beginning, "
+            f"and no link out of {root}"
         )
     return folder
 
 
+def session_names(root: Path | str) -> list[str]:
+    """Names of the sessions below `root`, in no order. A link is none, nor what is still being made."""
+    logs = Path(root).glob(f"*/{LOG_NAME}")
+    return [log.parent.name for log in logs if NAME.fullmatch(log.parent.name) and not log.parent.is_symlink()]
+
+
 def latest_session(root: Path | str) -> str | None:
-    """Name of the session last written to, or None."""
-    found = [path for path in Path(root).glob(f"*/{LOG_NAME}") if NAME.fullmatch(path.parent.name)]
-    return max(found, key=lambda path: path.stat().st_mtime_ns).parent.name if found else None
+    """Name of the session last written to, or None. One in which nothing was said does not count."""
+    states = {name: (Path(root) / name / LOG_NAME).lstat() for name in session_names(root)}
+    written = {name: state.st_mtime_ns for name, state in states.items() if state.st_size > HEADER_BYTES}
+    return max(written, key=written.__getitem__, default=None)
 
 
 class Session:
@@ -86,6 +95,7 @@ class Session:
         folder = session_folder(root, name)
         made_with = {"vocab": vocab, "fingerprint": fingerprint}
         try:
+            _refuse_links(folder)
             _check_info(folder / INFO_NAME, made_with)
             log = TokenLog.open(folder / LOG_NAME, vocab=vocab, fingerprint=fingerprint, repair=repair)
             try:
@@ -166,6 +176,13 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
+def _refuse_links(folder: Path) -> None:
+    """A session that came from elsewhere must not make us write, or show, a file outside of it."""
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        if path.is_symlink():
+            raise StoreError(f"{path} is a link: a session's files are never links. Put the file itself in its place.")
+
+
 def _check_info(path: Path, wanted: Mapping[str, object]) -> None:
     """Say in words what differs, where the log itself could only show digests."""
     if not path.exists():
@@ -203,6 +220,10 @@ def _read_turns(path: Path, tokens: int) -> list[Turn]:
     """The turns in the file; what is torn is cut off from it."""
     if not path.exists():
         return []
+    if (size := path.stat().st_size) > TURNS_LIMIT:
+        raise StoreError(
+            f"{path} has {size:,} bytes; at most {TURNS_LIMIT:,} are read. Move it away: it can be missing."
+        )
     data = path.read_bytes()
     turns, good = parse_turns(data, tokens)
     if good < len(data):

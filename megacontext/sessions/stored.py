@@ -1,0 +1,138 @@
+"""Reads a session as it lies on disk, whoever has it open: no lock is taken, and no byte changed.
+
+What opening would repair (a torn tail, a torn turn) is left out and told instead. Its files are untrusted: sizes are
+checked before reading, and a link is no file of a session.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from megacontext.errors import StoreError
+from megacontext.session import (
+    FORMAT,
+    INFO_LIMIT,
+    INFO_NAME,
+    LOG_NAME,
+    TURNS_LIMIT,
+    TURNS_NAME,
+    VERSION,
+    Turn,
+    parse_turns,
+)
+from megacontext.tree import token_frames as frames
+from nanochat.files import read_json
+
+
+@dataclass(frozen=True)
+class StoredSession:
+    """tokens: (n,) uint32. model: what session.json calls it. damage: what could not be read, or ""."""
+
+    folder: Path
+    model: str
+    created: str
+    vocab: int
+    fingerprint: str
+    tokens: np.ndarray
+    turns: tuple[Turn, ...]
+    damage: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+def read_session(folder: Path) -> StoredSession:
+    """Raises StoreError if nothing of it can be read."""
+    try:
+        info = _info(folder / INFO_NAME)
+        written = _turn_bytes(folder / TURNS_NAME)  # before the log: no turn then speaks of tokens not read
+        with open_plain(folder / LOG_NAME) as file:
+            header = _header(file)
+            tokens, damage = _tokens(file, header.vocab)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be read ({error.strerror})") from error
+    turns, good = parse_turns(written, len(tokens))
+    if good < len(written):
+        damage.append(f"{len(written) - good:,} bytes of {TURNS_NAME} are torn, or speak of tokens that are not there")
+    return StoredSession(
+        folder,
+        str(info.get("model") or "unknown"),
+        str(info.get("created") or "unknown"),
+        header.vocab,
+        str(info.get("fingerprint") or ""),
+        tokens,
+        tuple(turns),
+        "; ".join(damage),
+    )
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file for reading. Raises StoreError for a link, and for anything else that is no plain file."""
+    if path.is_symlink() or not path.is_file():
+        raise StoreError(f"{path} is no plain file: a session's files are never links")
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(path, flags), "rb", buffering=0)
+
+
+def _info(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        with open_plain(path):
+            found = read_json(path, limit=INFO_LIMIT)
+    except ValueError as error:
+        raise StoreError(f"{error}. Move it away: the tokens beside it can be read without it.") from error
+    if not isinstance(found, dict) or (found.get("format"), found.get("version")) != (FORMAT, VERSION):
+        raise StoreError(f"{path} is no session of version {VERSION}")
+    return found
+
+
+def _turn_bytes(path: Path) -> bytes:
+    if not path.exists():
+        return b""
+    with open_plain(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > TURNS_LIMIT:
+            raise StoreError(f"{path} has {size:,} bytes; at most {TURNS_LIMIT:,} are read")
+        return file.read(TURNS_LIMIT)
+
+
+def _header(file: BinaryIO) -> frames.Header:
+    try:
+        return frames.unpack_header(file.read(frames.HEADER_BYTES))
+    except ValueError as error:
+        raise StoreError(f"{file.name} cannot be read: {error}. Restore it from a copy, or move it away.") from error
+
+
+def _tokens(file: BinaryIO, vocab: int) -> tuple[np.ndarray, list[str]]:
+    """Tokens of all whole frames, and what stands behind them."""
+    read = _reader(file)
+    pieces: list[np.ndarray] = [np.empty(0, np.uint32)]
+    end = frames.HEADER_BYTES
+    for frame in frames.read_frames(read, end):
+        if frame.type == frames.TOKENS:
+            if int(frame.tokens.max()) >= vocab:
+                return np.concatenate(pieces), [f"an id out of the vocabulary at byte {frame.offset:,}"]
+            pieces.append(frame.tokens)
+        end = frame.end
+    tokens = np.concatenate(pieces)
+    tail = read(end, max(os.fstat(file.fileno()).st_size - end, 0))
+    if not tail:
+        return tokens, []
+    if frames.durable_length(tail) > end:
+        return tokens, [f"damaged at byte {end:,}, after {len(tokens):,} tokens, with good data behind it"]
+    return tokens, [f"{len(tail):,} bytes of an unfinished write at the end (a crash, or a process that writes now)"]
+
+
+def _reader(file: BinaryIO) -> Callable[[int, int], bytes]:
+    def read(offset: int, size: int) -> bytes:
+        file.seek(offset)
+        return file.read(size)
+
+    return read
