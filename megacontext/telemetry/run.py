@@ -6,6 +6,8 @@ program does, and nothing of torch.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import time
@@ -107,8 +109,8 @@ class RunLog:
 
 def error_event(error: Exception) -> Error:
     """What the log keeps of an exception."""
-    trace = "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:]
-    return Error(kind=type(error).__name__, message=scrub(str(error)), traceback=scrub(trace))
+    trace = scrub("".join(traceback.format_exception(error)))  # before it is cut: half a secret would not be found
+    return Error(kind=type(error).__name__, message=scrub(str(error)), traceback=trace[-LONGEST_TRACEBACK:])
 
 
 def told(error: Exception, log: Path | None) -> tuple[int, str]:
@@ -120,16 +122,23 @@ def told(error: Exception, log: Path | None) -> tuple[int, str]:
 
 
 def _run_start(program: str, loaded: LoadedConfig[Any]) -> RunStart:
+    config = scrub(loaded.config.model_dump(mode="json"))
     return RunStart(
         program=program,
-        config=scrub(loaded.config.model_dump(mode="json")),
+        config=config,
         config_path=None if loaded.path is None else str(loaded.path),
         versions={
             "python": platform.python_version(),
             "torch": _version("torch"),
             "megacontext": _version("megacontext"),
         },
+        fingerprints={"config": _fingerprint(config)},
     )
+
+
+def _fingerprint(config: dict[str, Any]) -> str:
+    """16 hexadecimal digits that two runs with the same settings share."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _version(package: str) -> str:

@@ -16,7 +16,7 @@ from megacontext.config import DemoConfig, TelemetryConfig
 from megacontext.config_loader import LoadedConfig
 from megacontext.errors import ConfigError, StoreError
 from megacontext.telemetry.events import Tick, Warning_
-from megacontext.telemetry.run import RunLog, told
+from megacontext.telemetry.run import LONGEST_TRACEBACK, RunLog, told
 from megacontext.telemetry.schema import validate_line
 from megacontext.telemetry.sinks import Sink
 
@@ -75,6 +75,24 @@ def test_an_exception_is_logged_then_told(open_log: Opened) -> None:
     _, error, end = records(log)
     assert (error["type"], error["kind"], end["exit_code"]) == ("error", "ZeroDivisionError", 4)
     assert "1 // 0" in error["traceback"]
+
+
+def test_a_traceback_is_scrubbed_before_it_is_cut(open_log: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "canary" * 30
+    monkeypatch.setenv("HF_TOKEN", secret)
+    log = open_log()
+
+    def body(sink: Sink) -> int:
+        raise ValueError(secret + "x" * (LONGEST_TRACEBACK - len(secret) // 2))
+
+    log.run(body, lambda error, path: 1)
+    assert "canary" not in log.path.read_text().replace(Path(__file__).name, "")
+
+
+def test_the_same_settings_have_the_same_fingerprint(open_log: Opened) -> None:
+    first, second = (records(open_log())[0]["fingerprints"]["config"] for _ in range(2))
+    assert first == second
+    assert len(first) == 16
 
 
 def test_an_interrupt_is_130_and_no_error(open_log: Opened) -> None:
