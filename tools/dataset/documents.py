@@ -24,8 +24,8 @@ from megacontext.errors import ConfigError, MegaContextError, MissingAsset
 Encode = Callable[[str], list[int]]
 Advance = Callable[[int], None]  # told of bytes that are done
 
-CHUNK = 1 << 20  # bytes of one read
-PIECE = 1 << 20  # characters from which on a cut is looked for
+CHUNK = 1 << 18  # bytes of one read
+PIECE = 1 << 18  # characters from which on a cut is looked for
 PROBE = 2048  # characters on either side of a cut that are encoded to see what the cut changes
 BYTE_ORDER_MARK = "\ufeff"
 TRIES = 32  # places that are tried before more text is read

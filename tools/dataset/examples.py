@@ -6,9 +6,11 @@ after the other in the token spool, each cut to whole blocks. Pure arithmetic: n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+
+Read = Callable[[int, int], np.ndarray]  # (start, count) -> ids of the spool
 
 
 class Examples:
@@ -32,10 +34,9 @@ class Examples:
         document = np.searchsorted(self._ends, rows, side="right")
         return self._offsets[document] + (rows - self._firsts[document]) * self.stride
 
-    def gather(self, spool: np.ndarray, first: int, stop: int) -> np.ndarray:
-        """Ids of examples [first, stop), (stop - first, tokens) int64, from the ids of all documents (n,)."""
-        places = self.starts(first, stop)[:, None] + np.arange(self.tokens)
-        return spool[places].astype(np.int64)
+    def gather(self, read: Read, first: int, stop: int) -> np.ndarray:
+        """Ids of examples [first, stop), (stop - first, tokens) int64."""
+        return np.array([read(start, self.tokens) for start in self.starts(first, stop).tolist()], dtype=np.int64)
 
 
 def whole_blocks(tokens: int, block: int) -> int:

@@ -137,7 +137,7 @@ class SplitRun:
                 work,
                 file,
                 examples,
-                spool.ids(),
+                spool.read,
                 context=config.context_tokens,
                 teacher=teacher,
                 batch=config.teacher_batch_size,

@@ -70,11 +70,10 @@ class TokenSpool:
             os.fsync(journal.fileno())
         self._journalled = len(self.lengths)
 
-    def ids(self) -> np.ndarray:
-        """The ids of all finished documents, (tokens,), mapped from disk; after `sync`."""
-        if not self.tokens:
-            return np.empty(0, ID)
-        return np.memmap(self.path, dtype=ID, mode="r", shape=(self.tokens,))
+    def read(self, start: int, count: int) -> np.ndarray:
+        """Ids [start, start + count) of the finished documents, (count,); after `sync`."""
+        self._file.seek(start * ID.itemsize)
+        return np.frombuffer(self._file.read(count * ID.itemsize), ID)
 
     def close(self) -> None:
         self._file.close()

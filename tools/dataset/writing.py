@@ -12,7 +12,7 @@ import numpy as np
 
 from megacontext.errors import ConfigError
 from tools.dataset.documents import Advance
-from tools.dataset.examples import Examples
+from tools.dataset.examples import Examples, Read
 from tools.dataset.rows import RowFile, RowWriter
 from tools.dataset.work import Clock, Work
 
@@ -44,19 +44,19 @@ def write_rows(
     work: Work,
     file: RowFile,
     examples: Examples,
-    spool: np.ndarray,
+    read: Read,
     *,
     context: int,
     teacher: Teacher | None,
     batch: int,
     advance: Advance,
 ) -> None:
-    """Every example that is not durable yet. spool: the ids of all documents. context: tokens of one."""
+    """Every example that is not durable yet. read: ids of all documents. context: tokens of one."""
     step, clock = PLAIN_BATCH if teacher is None else batch, Clock()
     with RowWriter(file) as writer:
         for first in range(work.rows, len(examples), step):
             stop = min(first + step, len(examples))
-            writer.write(first, _values(examples.gather(spool, first, stop), context, teacher))
+            writer.write(first, _values(examples.gather(read, first, stop), context, teacher))
             advance(stop - first)
             if clock.rings() or stop == len(examples):
                 writer.sync()

@@ -8,7 +8,11 @@ from dataset_toys import expected, flat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools.dataset.examples import Examples, limit_of, whole_blocks
+from tools.dataset.examples import Examples, Read, limit_of, whole_blocks
+
+
+def reader(ids: list[int]) -> Read:
+    return lambda start, count: np.array(ids[start : start + count])
 
 
 @settings(max_examples=300, deadline=None)
@@ -30,8 +34,7 @@ def test_examples_are_those_of_the_rules(
         kept.append(ids[:count])
         consumed += count
     examples = Examples([len(ids) for ids in kept], tokens=(context + horizon) * block, stride=stride * block)
-    spool = np.array(flat(kept), dtype=np.uint32)
-    rows = examples.gather(spool, 0, len(examples)).tolist() if len(examples) else []
+    rows = examples.gather(reader(flat(kept)), 0, len(examples)).tolist()
     wanted = expected(
         documents,
         block_size=block,
@@ -45,10 +48,10 @@ def test_examples_are_those_of_the_rules(
 
 def test_a_part_of_the_examples_is_that_part_of_all() -> None:
     examples = Examples([40, 0, 12, 64], tokens=12, stride=4)
-    spool = np.arange(116, dtype=np.uint32)
-    whole = examples.gather(spool, 0, len(examples))
+    read = reader(list(range(116)))
+    whole = examples.gather(read, 0, len(examples))
     for first in range(len(examples)):
-        np.testing.assert_array_equal(examples.gather(spool, first, len(examples)), whole[first:])
+        np.testing.assert_array_equal(examples.gather(read, first, len(examples)), whole[first:])
 
 
 @pytest.mark.parametrize(("most", "limit"), [(None, None), (1, 4), (4, 4), (5, 8)])

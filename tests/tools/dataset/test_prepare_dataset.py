@@ -312,6 +312,29 @@ def test_help_comes_without_heavy_imports() -> None:
     assert "--config" in done.stdout
 
 
+PEAK = """
+import resource, sys
+from tools.dataset import documents
+from tools.prepare_dataset import main
+documents.CHUNK = documents.PIECE = 1 << 16
+code = main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss in kilobytes")
+def test_a_long_text_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+    peaks = []
+    for copies in (1, 12):
+        config = project(tmp_path, {"a.txt": "A line of text, and one more.\n" * 32768 * copies}, context_stride=64)
+        command = [sys.executable, "-c", PEAK, "--config", str(config)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout.splitlines()[-1]) >> 10)
+    assert peaks[1] < peaks[0] + 24, f"peaks of {peaks} MB for 1 and 12 MB of text, 4 and 48 MB of ids"
+
+
 # --- the earlier configuration ---
 
 
