@@ -144,7 +144,7 @@ def measure(flags: argparse.Namespace) -> int:
 
     from megacontext.evaluation.runner import Runner
 
-    runner = Runner.open(demo.model, demo.memory, corpus)
+    runner = Runner.open(demo, corpus)
     rows = []
     for row in compare(config, runner, file.finished):
         rows.append({**row, "config": loaded.run})

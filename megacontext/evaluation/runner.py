@@ -7,12 +7,14 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from megacontext.config import MemoryConfig, ModelConfig
-from megacontext.evaluation.caches import make_contender, settings
+from megacontext.config import DemoConfig, MemoryConfig, ModelConfig, PagesConfig
+from megacontext.evaluation.caches import Contender, make_contender, settings
 from megacontext.evaluation.corpus import Corpus
 from megacontext.evaluation.episode import run_episode
 from megacontext.evaluation.rows import Row, summarise
@@ -50,11 +52,12 @@ class Runner:
     corpus: Corpus
     library: Library
     memory: MemoryConfig
+    pages: PagesConfig
 
     @classmethod
-    def open(cls, model: ModelConfig, memory: MemoryConfig, corpus: Corpus) -> Runner:
-        loaded = open_model(model)
-        return cls(loaded, corpus, Library(loaded.text, corpus.documents), memory)
+    def open(cls, demo: DemoConfig, corpus: Corpus) -> Runner:
+        loaded = open_model(demo.model)
+        return cls(loaded, corpus, Library(loaded.text, corpus.documents), demo.memory, demo.pages)
 
     def identity(self, cache: str, task: Task, seeds: int) -> Row:
         """What the row will be of: names, sizes, hashes, and `run`, one hash of everything that it depends on."""
@@ -67,6 +70,8 @@ class Runner:
             "fingerprint": spec.fingerprint,
             "memory": config.model_dump(mode="json") if config else None,
         }
+        if config and self._on_disk:
+            row["pages"] = whole["pages"] = self.pages.dtype
         return {**row, "run": hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]}
 
     def row(self, cache: str, task: Task, seeds: int, *, full: Mapping[str, Any] | None, report: Report) -> Row:
@@ -80,7 +85,20 @@ class Runner:
         return {**self.identity(cache, task, seeds), **figures, "seconds": round(time.perf_counter() - started, 1)}
 
     def _episode(self, cache: str, task: Task, seed: int) -> dict[str, Any]:
-        contender = make_contender(cache, self.loaded.model.spec, self.memory)
+        with TemporaryDirectory(prefix="megacontext-") as folder:
+            place = Path(folder) if self._on_disk else None
+            contender = make_contender(cache, self.loaded.model.spec, self.memory, pages=self.pages, folder=place)
+            try:
+                return self._run(cache, contender, task, seed)
+            finally:
+                contender.close()
+
+    @property
+    def _on_disk(self) -> bool:
+        """Pages in the model's own format are the same wherever they are; others must go through their file."""
+        return self.pages.dtype != "model"
+
+    def _run(self, cache: str, contender: Contender, task: Task, seed: int) -> dict[str, Any]:
         steps = task.steps(self.library, seed)
         started = time.perf_counter()
         out = run_episode(self.loaded.model, contender.cache, steps, stride=contender.stride, hint=contender.hint)

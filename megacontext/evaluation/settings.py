@@ -9,7 +9,7 @@ from megacontext.config import DemoConfig
 from megacontext.config_loader import LoadedConfig, Override, load_config, parse_override
 from megacontext.errors import ConfigError
 
-SECTIONS = ("model", "memory")
+SECTIONS = ("model", "memory", "pages")
 
 
 def load_settings(path: str | Path, assignments: Sequence[str]) -> LoadedConfig[DemoConfig]:
