@@ -66,8 +66,8 @@ def _take_turns(flags: argparse.Namespace, config: DemoConfig, output: Output, s
             if talk.read(document).event.stop == "interrupted":
                 return INTERRUPTED
         code = _say_all(talk, prompts)
-    if talk.conversation.store_failure is not None:
-        raise talk.conversation.store_failure
+    if talk.desk.failure is not None:
+        raise talk.desk.failure
     return code
 
 

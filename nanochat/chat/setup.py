@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from megacontext.conversation import Conversation
@@ -12,11 +13,13 @@ from megacontext.edit_ledger import EditLedger
 from megacontext.telemetry.events import MemoryOpened, ModelLoaded, Warning_
 from megacontext.telemetry.sinks import FanOut
 from nanochat.chat.output import Output
+from nanochat.chat.sessions import Desk
 from nanochat.chat.talk import Talk
+from nanochat.chat.terminal import progress
 from nanochat.streams import note
 
 if TYPE_CHECKING:
-    from megacontext.config import DemoConfig, SessionConfig
+    from megacontext.config import DemoConfig
     from megacontext.models.base import LoadedModel
     from megacontext.session import Session
     from megacontext.telemetry.sinks import Sink
@@ -29,31 +32,106 @@ def open_talk(config: DemoConfig, output: Output, sink: Sink) -> Iterator[Talk]:
 
     Raises MissingAsset, StoreError or BudgetError, each with its way out.
     """
-    from megacontext.cache import build_cache
-    from megacontext.delta_nll import DeltaNll
-    from megacontext.memory_check import check_memory
-    from nanochat.sampling import Sampler
+    opener = Opener(config, load(config, sink), sink)
+    session = opener.session(config.session.name, ephemeral=config.session.ephemeral)
+    desk = Desk(opener, opener.open(session))
+    try:
+        yield Talk(desk, output)
+    finally:
+        desk.close()
 
-    loaded = load(config, sink)
-    spec, probe, edits = loaded.model.spec, DeltaNll.of(config.telemetry), EditLedger()
-    bounded = config.memory.cache in ("megacontext", "recency")
-    if bounded:
-        check_memory(spec, config.memory.as_shown())  # before a session is begun for nothing
-    with ExitStack() as stack:
-        session = stack.enter_context(open_session(config.session, loaded))
-        files = open_files(config, session, loaded, sink) if bounded else None
-        if files is not None:
-            stack.callback(files.close)
-        cache = build_cache(spec, config.memory, sink=FanOut([edits, sink]), probe=probe, files=files)
-        sink.emit(_opened(config, session))
-        sampler = Sampler(config.chat.temperature, config.chat.top_k, config.chat.seed)
-        durable = config.session.durability == "sync"
-        conversation = Conversation(
-            loaded, cache, session, config.chat, sampler=sampler, sink=sink, sync_always=durable, files=files
+
+@dataclass(frozen=True)
+class Opened:
+    """A conversation and what it holds. edits: has heard of all edits of its view. files: None for a plain cache."""
+
+    conversation: Conversation
+    session: Session
+    edits: EditLedger
+    files: MemoryFiles | None
+
+    def close(self) -> None:
+        """Write what is left and let go: the memory's files first. Raises StoreError if the disk fails just now."""
+        try:
+            if self.files is not None:
+                self.files.close()
+        finally:
+            self.session.close()
+
+
+class Opener:
+    """Opens conversations over one model, as often as wanted. Raises BudgetError or ConfigError at once."""
+
+    def __init__(self, config: DemoConfig, loaded: LoadedModel, sink: Sink) -> None:
+        from megacontext.memory_check import check_memory
+
+        self.config, self.loaded, self._sink = config, loaded, sink
+        self._bounded = config.memory.cache in ("megacontext", "recency")
+        if self._bounded:
+            check_memory(loaded.model.spec, config.memory.as_shown())  # before a session is begun for nothing
+
+    def session(self, name: str | None, *, ephemeral: bool = False) -> Session:
+        """The named session, a new one, or one that leaves no trace. Raises StoreError or ConfigError."""
+        from megacontext.session import Session
+
+        text, name_of_model = self.loaded.text, self.loaded.name
+        session = Session.open(
+            self.config.session.root,
+            name,
+            vocab=text.vocab_size,
+            fingerprint=text.fingerprint,
+            model=name_of_model,
+            ephemeral=ephemeral,
         )
-        talk = Talk(conversation, output, edits)
-        talk.resume()
-        yield talk
+        if session.log.truncated:
+            note(f"the end of the session was damaged: {session.log.truncated:,} bytes were moved to quarantine/")
+        return session
+
+    def open(self, session: Session) -> Opened:
+        """A conversation that stands where `session` ends. The session is closed if that fails or is interrupted."""
+        with ExitStack() as undo:
+            undo.callback(session.close)
+            files = open_files(self.config, session, self.loaded, self._sink) if self._bounded else None
+            if files is not None:
+                undo.callback(files.close)
+            edits = EditLedger()
+            conversation = self._conversation(session, edits, files)
+            if session.name is not None:
+                note(f"session {session.name}")
+            self._sink.emit(_memory_opened(self.config, session))
+            resume(conversation)
+            undo.pop_all()
+        return Opened(conversation, session, edits, files)
+
+    def _conversation(self, session: Session, edits: EditLedger, files: MemoryFiles | None) -> Conversation:
+        from megacontext.cache import build_cache
+        from megacontext.delta_nll import DeltaNll
+        from nanochat.sampling import Sampler
+
+        config, sink = self.config, FanOut([edits, self._sink])
+        probe = DeltaNll.of(config.telemetry)
+        return Conversation(
+            self.loaded,
+            build_cache(self.loaded.model.spec, config.memory, sink=sink, probe=probe, files=files),
+            session,
+            config.chat,
+            sampler=Sampler(config.chat.temperature, config.chat.top_k, config.chat.seed),
+            sink=self._sink,
+            sync_always=config.session.durability == "sync",
+            files=files,
+        )
+
+
+def resume(conversation: Conversation) -> None:
+    """Go on with a session: as its memory was kept; what was not is read again, and said so."""
+    if not len(conversation.log):
+        return
+    with progress("reading the session again") as bar:
+        found = conversation.resume(bar)
+    if found.why:
+        note(f"the kept memory could not be used: {found.why}; the session was read again")
+    again = found.tokens - found.kept
+    note(f"went on with {found.tokens:,} tokens" + (f", {again:,} of them read again" if again > 1 else ""))
 
 
 def open_files(config: DemoConfig, session: Session, loaded: LoadedModel, sink: Sink) -> MemoryFiles:
@@ -68,26 +146,7 @@ def open_files(config: DemoConfig, session: Session, loaded: LoadedModel, sink: 
     return files
 
 
-def open_session(config: SessionConfig, loaded: LoadedModel) -> Session:
-    """The named session, a new one, or one that leaves no trace. Raises StoreError or ConfigError."""
-    from megacontext.session import Session
-
-    session = Session.open(
-        config.root,
-        config.name,
-        vocab=loaded.text.vocab_size,
-        fingerprint=loaded.text.fingerprint,
-        model=loaded.name,
-        ephemeral=config.ephemeral,
-    )
-    if session.name is not None:
-        note(f"session {session.name}")
-    if session.log.truncated:
-        note(f"the end of the session was damaged: {session.log.truncated:,} bytes were moved to quarantine/")
-    return session
-
-
-def _opened(config: DemoConfig, session: Session) -> MemoryOpened:
+def _memory_opened(config: DemoConfig, session: Session) -> MemoryOpened:
     cut = session.folder is not None and session.log.truncated
     return MemoryOpened(
         cache=config.memory.cache,

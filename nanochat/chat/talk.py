@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from megacontext.conversation import Conversation
-from megacontext.edit_ledger import EditLedger
-from megacontext.errors import ConfigError
+from megacontext.errors import ConfigError, StoreError
 from megacontext.turns import TurnResult
 from nanochat.chat.meter import folded_tokens, meter, stats_of
 from nanochat.chat.output import Output
 from nanochat.chat.terminal import CtrlC, progress
 from nanochat.streams import note
+
+if TYPE_CHECKING:
+    from megacontext.conversation import Conversation
+    from megacontext.edit_ledger import EditLedger
+    from nanochat.chat.sessions import Desk
 
 
 class Document(NamedTuple):
@@ -23,27 +26,21 @@ class Document(NamedTuple):
 
 
 class Talk:
-    """Joins a conversation with where its text goes. Used by one-shot prompts and by the prompt loop alike.
+    """Joins the conversation that is open with where its text goes. Used by one-shot prompts and the prompt loop."""
 
-    edits: has heard of all edits of the conversation's view.
-    """
-
-    def __init__(self, conversation: Conversation, output: Output, edits: EditLedger) -> None:
-        self.conversation = conversation
+    def __init__(self, desk: Desk, output: Output) -> None:
+        self.desk = desk
         self.output = output
-        self.edits = edits
-        self._failure_told = False
+        self._failure_told: StoreError | None = None
 
-    def resume(self) -> None:
-        """Go on with a session: as its memory was kept; what was not is read again, and said so."""
-        if not len(self.conversation.log):
-            return
-        with progress("reading the session again") as bar:
-            found = self.conversation.resume(bar)
-        if found.why:
-            note(f"the kept memory could not be used: {found.why}; the session was read again")
-        again = found.tokens - found.kept
-        note(f"went on with {found.tokens:,} tokens" + (f", {again:,} of them read again" if again > 1 else ""))
+    @property
+    def conversation(self) -> Conversation:
+        return self.desk.opened.conversation
+
+    @property
+    def edits(self) -> EditLedger:
+        """Has heard of all edits of the conversation's view."""
+        return self.desk.opened.edits
 
     def say(self, text: str) -> TurnResult:
         """One exchange. Ctrl-C stops the reply and keeps what was said."""
@@ -83,9 +80,9 @@ class Talk:
             note(f"(folded {folded - folded_before:,} more tokens; {folded:,} are kept but not exact in view)")
         note(meter(stats_of(cache), result.event))
         failure = self.conversation.store_failure
-        if failure is not None and not self._failure_told:
+        if failure is not None and failure is not self._failure_told:
             note(f"warning: {failure}")
-            self._failure_told = True
+            self._failure_told = failure
 
 
 def open_document(name: str) -> Document:
