@@ -12,6 +12,7 @@ from tools.run_plots.series import (
     OWN_PARTS,
     PARTS,
     Course,
+    Steps,
     band_words,
     level_steps,
     metric_points,
@@ -110,10 +111,20 @@ def _draw_metric(look: Look, axes: Axes, course: Course) -> None:
     room = 0.06 * (high - low)
     axes.set_ylim(low - room if low < look.low else low, high + room if high > look.high else high)
     _bands(axes, METRICS[look.name])
-    for run in stairs(steps):
-        axes.stairs(run.values, run.edges, baseline=None, color=look.colour, linewidth=1.8)
+    _draw_text(axes, look, steps)
     for at, value in points:
         axes.plot(at, value, "D", color=look.colour, markersize=5.5, markeredgecolor="white", zorder=3, clip_on=False)
+
+
+def _draw_text(axes: Axes, look: Look, steps: Steps) -> None:
+    """A metric while text flows: as stairs, or, where it is only sampled, as dots at the ends of their lines."""
+    if METRICS[look.name].fold == "sample":
+        known = [(stop, value) for _, stop, value in steps if value is not None]
+        at, values = [stop for stop, _ in known], [value for _, value in known]
+        axes.plot(at, values, "o-", color=look.colour, markersize=3.5, linewidth=0.7)
+        return
+    for run in stairs(steps):
+        axes.stairs(run.values, run.edges, baseline=None, color=look.colour, linewidth=1.8)
 
 
 def _bands(axes: Axes, metric: Metric) -> None:

@@ -173,7 +173,8 @@ class Summary(NamedTuple):
 
 def summarise(course: Course, name: str) -> Summary | None:
     """None where no tick has the metric. A view is judged for its utilization once history exceeds the budget."""
-    known = [(tick.ticks, float(getattr(tick, name))) for _, _, tick in course.steps if _counts(tick, name)]
+    once = METRICS[name].fold == "sample"  # measured at one of a line's ticks
+    known = [(1 if once else t.ticks, float(getattr(t, name))) for _, _, t in course.steps if _counts(t, name)]
     if not known:
         return None
     values, total = [value for _, value in known], sum(ticks for ticks, _ in known)

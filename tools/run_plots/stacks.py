@@ -52,11 +52,19 @@ def _stack(axes: Axes, steps: Steps, names: Sequence[str], colours: Sequence[str
             axes.stairs(heights, run.edges, baseline=base, fill=True, color=colour, linewidth=0, label=label)
             base = heights
     axes.set_ylim(0, top * HEADROOM or 1)
-    for _, stop, total in sums:
-        if total > CUT * top:
-            axes.annotate(f"↑ {total:,.0f}", (stop, CUT * top), (3, 0), textcoords="offset points", va="top",
-                          fontsize=7, color=INK)  # fmt: skip
+    _name_heights(axes, [(stop, total) for _, stop, total in sums if total > CUT * top], sums[-1][1], CUT * top)
     _key(axes, len(names))
+
+
+def _name_heights(axes: Axes, cut: Sequence[tuple[float, float]], end: float, at: float) -> None:
+    """The heights of what was cut off at `at`; of neighbours, the highest."""
+    named: list[float] = []
+    for place, height in sorted(cut, key=lambda entry: -entry[1]):
+        if all(abs(place - other) > 0.12 * end for other in named):
+            named.append(place)
+            right = place > 0.85 * end
+            axes.annotate(f"↑ {height:,.0f}", (place, at), (-3 if right else 3, 0), textcoords="offset points",
+                          va="top", ha="right" if right else "left", fontsize=7, color=INK)  # fmt: skip
 
 
 def ceiling(totals: Sequence[float]) -> float:
