@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import netrc
 import os
+import re
 import secrets
 import shutil
 import threading
@@ -27,9 +28,10 @@ from megacontext.telemetry.wandb_rows import AXES, Totals, tick_row, turn_row
 if TYPE_CHECKING:
     import wandb
 
-INIT_S = 8  # until the run is recorded offline; with the import and a second start, less than 12 in all
+INIT_S = 7  # until the run is recorded offline; with the import and a second start, less than 12 in all
 FINISH_S = 5  # that the end of a run waits for what is not yet sent
 LONGEST_REASON = 160  # characters of wandb's own words in our line
+OLDEST = (0, 28, 2)  # before, a server that does not answer is waited for without end
 EXTRA = "the extra `wandb` brings it (pip install -e '.[wandb]', or python tools/bootstrap_env.py --extras wandb)"
 
 QUIET = {"console": "off", "silent": True}
@@ -132,8 +134,9 @@ class WandbSink:
         """A run, online or offline; None where W&B is off or not installed. The user is told in one line."""
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # offline means offline; and it outlasts a dead network
         wandb = _package()
-        if wandb is None:
-            self._lesser("W&B: the package wandb is not installed", f"{EXTRA}; the run goes on without W&B")
+        if wandb is None or _version(wandb) < OLDEST:
+            found = "is not installed" if wandb is None else f"{wandb.__version__} is too old"
+            self._lesser(f"W&B: the package wandb {found}", f"{EXTRA}; the run goes on without W&B")
             return None
         settings = wandb.setup(settings=wandb.Settings(**QUIET)).settings
         if settings.mode == "disabled":
@@ -210,6 +213,10 @@ def _package() -> Any:
             return None
         raise
     return wandb if hasattr(wandb, "init") else None
+
+
+def _version(wandb: Any) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", wandb.__version__)[:3])
 
 
 def _has_key(settings: wandb.Settings) -> bool:
