@@ -84,8 +84,10 @@ def draw_prompts(axes: Axes, course: Course) -> None:
         base = [low + height for low, height in zip(base, heights, strict=True)]
     if len(bars) <= 8:
         for place, total in zip(places, base, strict=True):
-            axes.annotate(f"{total:.{int(total < 10)}f}", (place, total), (0, 2), textcoords="offset points", ha="center", fontsize=7,
-                          color=INK)  # fmt: skip
+            height = f"{total:.{int(total < 10)}f}"
+            axes.annotate(
+                height, (place, total), (0, 2), textcoords="offset points", ha="center", fontsize=7, color=INK
+            )
     axes.set_ylim(0, max(base) * (HEADROOM + 0.1) or 1)
     axes.set_xlim(-0.6, max(len(bars), LEAST_BARS) - 0.4)
     shown = spaced(places, len(bars) / 9)
