@@ -24,8 +24,8 @@ if __package__ in (None, ""):  # `python tools/inspect_memory.py` works from any
 from megacontext.evaluation.flags import Parser, guarded, note, whole_number
 
 if TYPE_CHECKING:
+    from megacontext.sessions.stored import StoredSession
     from tools.inspection.logged import LoggedView
-    from tools.inspection.stored import StoredSession
     from tools.inspection.words import Words
 
 ROOT, LOGS = Path("artifacts/sessions"), Path("artifacts/run_logs")
@@ -49,8 +49,9 @@ def build_parser() -> Parser:
 
 def inspect(flags: argparse.Namespace) -> int:
     """Read, draw, print. Returns the exit code."""
+    from megacontext.sessions.stored import read_session
     from nanochat.harmless import harmless
-    from tools.inspection.stored import find_folder, read_session
+    from tools.inspection.finding import find_folder
     from tools.inspection.words import find_words
 
     session = read_session(find_folder(flags.root, flags.session))

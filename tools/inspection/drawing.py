@@ -9,9 +9,9 @@ from typing import NamedTuple
 from megacontext.context import WorkingContext
 from megacontext.edit_ledger import explain
 from megacontext.session import Turn
+from megacontext.sessions.stored import StoredSession
 from megacontext.span import Span
 from tools.inspection.logged import LoggedView
-from tools.inspection.stored import StoredSession
 from tools.inspection.words import Words
 
 SHADES = " ░▒▓█"  # none, up to a quarter, a half, three quarters, all of a column's tokens

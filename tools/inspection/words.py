@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from megacontext.errors import MegaContextError
 from megacontext.models.load_text import load_text
+from megacontext.sessions.stored import StoredSession
 from megacontext.turns import user_frame
 from nanochat.harmless import snippet
-from tools.inspection.stored import StoredSession
 
 if TYPE_CHECKING:
     from megacontext.models.text import TextModel
