@@ -93,10 +93,7 @@ class ContextCache(KVCache):
         config = self.config
         self.length, self.carry = 0, None
         self.context = WorkingContext(config.budget, self.grid, (0, *config.gist_slots))
-        pages = None if self.files is None else self.files.pages
-        if pages is not None:
-            pages.clear()
-        self.tree = MemoryTree(self.grid, TopTokenGist(), config.gist_slots, pages)
+        self.tree = self._make_tree()
         self.tree.pages.recompute = self._recompute_page
         self.scorer = self._given_scorer.copy() if self._given_scorer else self._make_scorer()
         gist_room = config.budget if any(config.gist_slots) else 0
@@ -114,6 +111,13 @@ class ContextCache(KVCache):
         self._model: ref[BaseModel] | None = None  # the last one that passed, for pages that must be computed again
         if self.probe is not None:
             self.probe.reset()
+
+    def _make_tree(self) -> MemoryTree:
+        maker, slots, files = TopTokenGist(), self.config.gist_slots, self.files
+        if files is None:
+            return MemoryTree(self.grid, maker, slots)
+        files.pages.clear()
+        return MemoryTree(self.grid, maker, slots, files.pages, files.gists(self.grid, slots, maker.fingerprint))
 
     def _make_scorer(self) -> Scorer:
         config = self.config
@@ -382,8 +386,8 @@ class ContextCache(KVCache):
 
     @property
     def can_be_kept(self) -> bool:
-        """Whether `state` is whole now: between passes, and without gists, which have no store yet."""
-        return self._unobserved == 0 and not any(self.config.gist_slots)
+        """Whether `state` is whole now: between passes."""
+        return self._unobserved == 0
 
     def state(self) -> State:
         """Where everything stands, between passes: what `restore` needs beside tokens and pages."""

@@ -185,6 +185,7 @@ class View:
         tail = [self.arena.contents(run) for run in runs]
         return {
             "pages": np.array([[n, frame.start] for n, frame in self.pages.items()], np.int64).reshape(-1, 2),
+            "gists": np.array([[*span, slots.start] for span, slots in self.gists.items()], np.int64).reshape(-1, 4),
             "tail": [frame.start for frame in self.tail],
             "vacant": list(self.vacant),
             "next_position": self.next_position,
@@ -208,6 +209,11 @@ class View:
             arena.fill(frame, page.keys, page.values)
         if self.pages.keys() != {e.start // self.block for e in context.entries if e.level == 0}:
             raise ValueError("pages that are not those of the working context")
+        for start, end, level, at in np.asarray(state["gists"], np.int64).tolist():
+            gist = tree.gist(span := Span(start, end, level))
+            self.gists[span] = slots = range(at, at + context.costs[level])
+            arena.claim(slots)
+            arena.fill(slots, gist.keys, gist.values)
         self.tail = [range(int(start), int(start) + self.block) for start in state["tail"]]
         for frame in self.tail:
             arena.claim(frame)

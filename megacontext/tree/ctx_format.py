@@ -25,7 +25,7 @@ from typing import NamedTuple
 MAGIC = b"MEGACTX\0"
 VERSION = 1
 BYTE_ORDER = 0x0102
-PAGES, MEANS = 1, 2  # kinds of file
+PAGES, MEANS, GISTS = 1, 2, 3  # kinds of file
 ENCODINGS = ("model:float32", "model:bfloat16", "model:float16", "int8", "int4", "float16", "model:float64")
 HEADER_BYTES, ALIGN = 64, 4096
 FRAME_HEAD = 32

@@ -1,6 +1,7 @@
 """The derived files of a memory, beside the session's token log. All of them can be made again from tokens.
 
     <session>/pages.ctx    the blocks' pages                (page_file, page_store)
+              gists-N.ctx  the gists of level N             (gist_store)
               means.ctx    vectors of the semantic scorer   (focus/mean_store)
               view.snap    where everything stands          (snapshot)
 
@@ -16,9 +17,11 @@ from typing import Protocol, runtime_checkable
 
 from megacontext.config import PagesConfig
 from megacontext.errors import StoreError
+from megacontext.span import Grid
 from megacontext.tree import snapshot
 from megacontext.tree.ctx_format import Geometry
 from megacontext.tree.frame_file import FrameFile
+from megacontext.tree.gist_store import GistFile, GistStore
 from megacontext.tree.page_codec import PageCodec, PageShape
 from megacontext.tree.page_file import PageFile, geometry_of
 from megacontext.tree.page_store import PageStore
@@ -55,33 +58,43 @@ class MemoryFiles:
         self.made_anew: list[tuple[str, str]] = []
         self._fingerprint = spec.fingerprint
         self._opened: list[FrameFile] = []
-        self.pages = self._open_pages(spec, block)
+        shape = PageShape(len(spec.memory_layers), spec.kv_heads, block, spec.head_dim)
+        self._codec = PageCodec(shape, spec.dtype, config.dtype)
+        self.pages = self._open_pages()
 
-    def _open_pages(self, spec: ModelSpec, block: int) -> PageStore:
+    def _open_pages(self) -> PageStore:
         if self.folder is None:
             return PageStore(ram_bytes=self.config.ram_bytes)
-        shape = PageShape(len(spec.memory_layers), spec.kv_heads, block, spec.head_dim)
-        codec = PageCodec(shape, spec.dtype, self.config.dtype)
-        frames = self._frames(PAGES_NAME, geometry_of(codec))
-        file = PageFile(frames, codec)
+        file = PageFile(self._frames(PAGES_NAME, geometry_of(self._codec)), self._codec)
         return PageStore(ram_bytes=self.config.ram_bytes, file=file, disk_bytes=self.config.disk_bytes)
 
     def means(self, geometry: Geometry) -> FrameFile | None:
         """The file of the semantic scorer's vectors."""
         return None if self.folder is None else self._frames(MEANS_NAME, geometry)
 
-    def _frames(self, name: str, geometry: Geometry) -> FrameFile:
+    def gists(self, grid: Grid, slots: Sequence[int], maker: str) -> GistStore:
+        """Where gists of so many slots a level are kept. maker: the fingerprint of who makes them."""
+        files = [self._gist_file(level, count, maker) for level, count in enumerate(slots, 1)]
+        return GistStore(grid, files if self.folder is not None else ())
+
+    def _gist_file(self, level: int, slots: int, maker: str) -> GistFile | None:
+        if self.folder is None or not slots:
+            return None
+        codec = PageCodec(self._codec.shape._replace(rows=slots), self._codec.dtype)
+        return GistFile(self._frames(f"gists-{level}.ctx", GistFile.geometry(codec), maker), codec)
+
+    def _frames(self, name: str, geometry: Geometry, maker: str = "") -> FrameFile:
         """Open a file, or begin it anew where it cannot be used."""
         assert self.folder is not None
-        path = self.folder / name
+        path, fingerprint = self.folder / name, f"{self._fingerprint} {maker}".strip()
         try:
-            file = FrameFile.open(path, geometry, fingerprint=self._fingerprint)
+            file = FrameFile.open(path, geometry, fingerprint=fingerprint)
         except StoreError as error:
             if not path.is_file():
                 raise
             self.made_anew.append((name, str(error)))
             path.unlink()
-            file = FrameFile.open(path, geometry, fingerprint=self._fingerprint)
+            file = FrameFile.open(path, geometry, fingerprint=fingerprint)
         self._opened.append(file)
         return file
 

@@ -14,20 +14,27 @@ from torch import Tensor
 from megacontext.arena import Page
 from megacontext.gist.base import Gist, GistMaker
 from megacontext.span import Grid, Span
+from megacontext.tree.gist_store import GistStore
 from megacontext.tree.page_store import PageStore
 
 
 class MemoryTree:
     """tokens: all of history, the open tail included. Pages exist for sealed blocks, gists where one was asked for.
 
-    slots: of a gist, per level from level 1. pages: where pages are kept; None: in memory, all of them.
+    slots: of a gist, per level from level 1. pages, gists: where these are kept; None: in memory, all of them.
     """
 
-    def __init__(self, grid: Grid, maker: GistMaker, slots: Sequence[int] = (), pages: PageStore | None = None) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        maker: GistMaker,
+        slots: Sequence[int] = (),
+        pages: PageStore | None = None,
+        gists: GistStore | None = None,
+    ) -> None:
         self.grid, self.maker, self.slots = grid, maker, tuple(slots)
         self.pages = PageStore() if pages is None else pages
-        self._gists: dict[Span, Gist] = {}
-        self._gist_bytes = 0
+        self.gists = GistStore(grid) if gists is None else gists
         self._tokens = array("I")
         self._blocks = 0
 
@@ -85,30 +92,27 @@ class MemoryTree:
     def fold(self, number: int, mass: Tensor) -> None:
         """Make the gist of block `number`, whose tokens received attention `mass` (L, Hk, n). A first one stays."""
         node = self.grid.node(1, number * self.grid.block)
-        if node not in self._gists:
-            self._keep(node, self.maker.of_page(self.pages.get(number), mass, self.slots[0]))
+        if self.gists.get(node) is None:
+            self.gists.put(node, self.maker.of_page(self.pages.get(number), mass, self.slots[0]))
 
     def gist(self, span: Span) -> Gist:
         """The gist of a node; a parent's is made of its children's. Raises KeyError for a block never folded."""
-        if span not in self._gists:
+        gist = self.gists.get(span)
+        if gist is None:
             if span.level <= 1:
                 raise KeyError(f"{span} has no gist: it was never folded")
             children = [self.gist(child) for child in self.grid.children(span)]
-            self._keep(span, self.maker.of_gists(children, self.slots[span.level - 1]))
-        return self._gists[span]
-
-    def _keep(self, span: Span, gist: Gist) -> None:
-        self._gists[span] = gist
-        self._gist_bytes += gist.nbytes
+            gist = self.maker.of_gists(children, self.slots[span.level - 1])
+            self.gists.put(span, gist)
+        return gist
 
     @property
     def nbytes(self) -> int:
         """Bytes that tokens, pages and gists take in memory."""
-        return self._tokens.itemsize * len(self._tokens) + self.pages.nbytes + self._gist_bytes
+        return self._tokens.itemsize * len(self._tokens) + self.pages.nbytes + self.gists.nbytes
 
     def copy(self) -> MemoryTree:
         """An independent tree; pages and gists, which never change, are shared."""
-        twin = MemoryTree(self.grid, self.maker, self.slots, self.pages.copy())
-        twin._tokens, twin._blocks, twin._gists = self._tokens[:], self._blocks, self._gists.copy()
-        twin._gist_bytes = self._gist_bytes
+        twin = MemoryTree(self.grid, self.maker, self.slots, self.pages.copy(), self.gists.copy())
+        twin._tokens, twin._blocks = self._tokens[:], self._blocks
         return twin

@@ -154,9 +154,27 @@ def test_every_flipped_or_missing_byte_of_a_snapshot_is_noticed(tmp_path):
             snapshot.unpack(data[:size], "f")
 
 
-def test_a_memory_with_gists_says_that_it_cannot_be_kept_yet():
+@pytest.mark.parametrize("name", ["llama", "G4"])
+def test_gists_come_back_too(name, tmp_path):
+    model, rng = MODELS[name](), Random(5)
+    config = small_config(gist_slots=(2, 1), budget=300, gist_budget=20, expand_above=0.05, scorer="mix")
+    cache = ContextCache(model.spec, config, files=files(model, tmp_path))
+    for _ in range(30):
+        talk(model, cache, rng)
+    assert len({span.level for span in cache.view.gists}) == 2
+    again = brought_back(model, cache, config, tmp_path)
+    assert again.view.gists == cache.view.gists
+    state = rng.getstate()
+    expected = talk(model, cache, rng)
+    rng.setstate(state)
+    assert all(map(torch.equal, talk(model, again, rng), expected))
+    check_laws(again)
+    again.files.close()
+    cache.files.close()
+
+
+def test_a_memory_is_kept_between_passes_only():
     model = small_llama()
-    assert not ContextCache(model.spec, small_config(gist_slots=(1, 1), budget=180)).can_be_kept
     cache = ContextCache(model.spec, small_config())
     assert cache.can_be_kept
     run(model, cache, ids(model, [1]))
