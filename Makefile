@@ -3,16 +3,16 @@ PYTHON ?= python3
 VENV := .venv/bin/python
 BOOTSTRAP := $(PYTHON) tools/bootstrap_env.py
 
-.PHONY: help chat test lint format tree env model corpus lock
+.PHONY: help chat test lint format tree env model corpus lock demo tiny-gpt2
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 16
 
 chat: ## talk to the demo model through a budgeted memory
-	@$(BOOTSTRAP) --only env --extras none >&2 && $(BOOTSTRAP) --no-env >&2
+	@$(BOOTSTRAP) --only env --extras none >&2 && $(BOOTSTRAP) --only folders --only corpus --only model >&2
 	@$(VENV) -m nanochat.chat --config configs/megacontext_demo.yaml
 
-test: env model corpus ## run the whole test suite
+test: env model corpus tiny-gpt2 ## run the whole test suite
 	$(VENV) -m pytest -q
 
 lint: env ## linter, formatter, type checker
@@ -35,6 +35,12 @@ model: ## the demo model in artifacts/models
 
 corpus: ## the sample corpus in artifacts/corpus
 	@$(BOOTSTRAP) --only corpus
+
+tiny-gpt2: ## the legacy demo's model, or a made-up one of its shape
+	@$(BOOTSTRAP) --only tiny-gpt2
+
+demo: env corpus tiny-gpt2 ## the legacy demo: a tiny GPT-2 with a memory
+	@$(VENV) -m tools.decode_demo
 
 lock: env ## write requirements/*.txt anew, keeping the versions that fit
 	$(VENV) -m pip install --quiet uv
