@@ -6,10 +6,10 @@ BOOTSTRAP := $(PYTHON) tools/bootstrap_env.py
 .PHONY: help chat test lint format tree env model corpus lock demo tiny-gpt2
 
 help: ## say what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 16
 
 chat: ## talk to the demo model through a budgeted memory
-	@$(BOOTSTRAP) --only env --extras none >&2 && $(BOOTSTRAP) --only folders --only corpus --only model >&2
+	@$(BOOTSTRAP) --only env --extras none >&2 && $(BOOTSTRAP) --only corpus --only model >&2
 	@$(VENV) -m nanochat.chat --config configs/megacontext_demo.yaml
 
 test: env model corpus tiny-gpt2 ## run the whole test suite

@@ -81,12 +81,14 @@ class Session:
         vocab: int,
         fingerprint: str,
         model: str = "",
+        weights: str = "",
         ephemeral: bool = False,
         repair: bool = False,
     ) -> Session:
         """Open the session `name` below `root`, or begin it. name None: begin a new one, named by the time.
 
-        vocab, fingerprint: of the tokenizer. model: a name to show. repair: as in TokenLog.open.
+        vocab, fingerprint: of the tokenizer. model: a name to show. weights: the model's fingerprint.
+        repair: as in TokenLog.open.
         Raises ConfigError for an unusable name, StoreError if it is in use, damaged, or another tokenizer's.
         """
         if ephemeral:
@@ -101,7 +103,7 @@ class Session:
             try:
                 if not (folder / INFO_NAME).exists():
                     head = {"format": FORMAT, "version": VERSION, "name": name, "created": _now(), "model": model}
-                    write_json(folder / INFO_NAME, head | made_with, mode=0o600)
+                    write_json(folder / INFO_NAME, head | {"weights": weights} | made_with, mode=0o600)
                 return cls(name, folder, log, _read_turns(folder / TURNS_NAME, len(log)))
             except BaseException:
                 log.close()

@@ -60,13 +60,19 @@ def write_json(path: Path | str, value: Any, *, indent: int | None = 2, mode: in
         file.write(data)
 
 
+def read_bytes(path: Path | str, *, limit: int) -> bytes:
+    """Read a file, a pipe or a device of at most `limit` bytes. Raises ValueError naming it if it has more."""
+    with open(path, "rb") as file:
+        if (size := os.fstat(file.fileno()).st_size) <= limit and len(data := file.read(limit + 1)) <= limit:
+            return data
+    raise ValueError(f"{path} has {f'{size:,}' if size > limit else 'more'} bytes; at most {limit:,} are read")
+
+
 def read_json(path: Path | str, *, limit: int = 64 << 20) -> Any:
     """Read JSON of at most `limit` bytes. Raises ValueError naming the file if it is longer or no JSON."""
-    path = Path(path)
-    if path.stat().st_size > limit:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes; at most {limit} are read")
+    data = read_bytes(path, limit=limit)
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
 

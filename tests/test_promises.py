@@ -14,6 +14,7 @@ from wandb_reading import recorded, rows_of
 
 from megacontext.telemetry.metrics import METRICS
 from tools.bootstrap import seeded_gpt2
+from tools.bootstrap.environment import Environment
 from tools.bootstrap.tiny_gpt2 import SEEDED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +45,29 @@ def test_the_gate_runs_linter_suite_and_migration_check() -> None:
     assert "make lint" in lines
     assert any(line.endswith("make test") and "--junitxml=$results" in line for line in lines)
     assert lines[-1].endswith('-m tools.migration_status --check --results "$results"')
+
+
+def test_without_uv_on_the_path_an_environment_is_made_by_venv_and_pip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earlier program left with exit code 1."""
+    commands: list[list[str]] = []
+
+    def call(self: Environment, command: list[str]) -> None:
+        commands.append(command)
+        if "venv" in command:
+            (self.venv / "bin").mkdir(parents=True)
+
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(Environment, "_call", call)
+    monkeypatch.setattr(Environment, "_has", lambda *_: True)
+    Environment(tmp_path, "dev").run()
+    assert commands[0][:3] == [sys.executable, "-m", "venv"]
+    assert all(command[1:4] == ["-m", "pip", "install"] for command in commands[1:])
+    assert {"--require-hashes", str(tmp_path / "requirements" / "dev.txt")} <= set(commands[1])
+    assert commands[-1][-2:] == ["--editable", str(tmp_path)]
 
 
 def test_wandb_has_a_run_of_the_decode_demo_with_charts_of_latency_and_allocator(tmp_path: Path) -> None:

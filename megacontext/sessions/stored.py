@@ -32,10 +32,11 @@ from nanochat.files import read_json
 
 @dataclass(frozen=True)
 class StoredSession:
-    """tokens: (n,) uint32. model: what session.json calls it. damage: what could not be read, or ""."""
+    """tokens: (n,) uint32. model, weights: what session.json calls it, its fingerprint. damage: what is not whole, or ""."""
 
     folder: Path
     model: str
+    weights: str
     created: str
     vocab: int
     fingerprint: str
@@ -64,6 +65,7 @@ def read_session(folder: Path) -> StoredSession:
     return StoredSession(
         folder,
         str(info.get("model") or "unknown"),
+        str(info.get("weights") or ""),
         str(info.get("created") or "unknown"),
         header.vocab,
         str(info.get("fingerprint") or ""),
