@@ -6,7 +6,7 @@ BOOTSTRAP := $(PYTHON) tools/bootstrap_env.py
 .PHONY: help chat test lint format tree env model corpus lock demo tiny-gpt2
 
 help: ## say what there is
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /make \1\t/' | expand -t 16
 
 chat: ## talk to the demo model through a budgeted memory
 	@$(BOOTSTRAP) --only env --extras none >&2 && $(BOOTSTRAP) --only corpus --only model >&2

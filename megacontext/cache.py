@@ -191,6 +191,8 @@ class ContextCache(KVCache):
             self._refocus("budget", reserve=self._reserve, model=model)
         elif self._held is None and self._since_tick >= self.config.tick_tokens:
             self._refocus("text", reserve=self._reserve, model=model)
+        elif self._held is not None:
+            self._clock.take()  # an answer's passes belong to no tick
         if not self.spec.relocatable:
             self._begin_positions_anew(model)
         if self.files is not None and self.context.sealed > sealed and not self.rings:  # a ring is much to write
@@ -198,8 +200,11 @@ class ContextCache(KVCache):
 
     @property
     def _reserve(self) -> int:
-        """Slots that must be free after a plan. `exact` also needs room for a chunk: it can only recompute here."""
-        return self.config.read_chunk if self.config.mode == "exact" else 1
+        """Slots that must be free after a plan: for a chunk while text is read, so that one plan does for two.
+
+        `exact` always needs them: it can only recompute here.
+        """
+        return self.config.read_chunk if self.config.mode == "exact" or self._last_rows > 1 else 1
 
     def _observe(self) -> None:
         if not self._unobserved:
@@ -243,7 +248,7 @@ class ContextCache(KVCache):
         again = self._read_again(model, plan, prompt) if model is not None else 0
         clock.note("forward")
         due = self.probe is not None and self.probe.due(self.tick)
-        delta = self.probe.measure(model, self, self._last_rows) if self.probe and model and due else None
+        delta = self.probe.measure(model, self, self.tick, self._last_rows) if self.probe and model and due else None
         pages = self.tree.pages
         traffic, disk = pages.traffic(), pages.disk or None
         done = Refocus(self.tick, reason, before, plan, scores, moved, again, traffic, clock.take(), delta, disk)

@@ -79,10 +79,11 @@ class DeltaNll:
     def reset(self) -> None:
         """A new history."""
         self._reference = self._kind(self.tokens)
+        self._next = self.every - 1
 
     def due(self, tick: int) -> bool:
-        """Whether this tick, counted from 0, ends with a measurement."""
-        return (tick + 1) % self.every == 0
+        """Whether this tick, counted from 0, ends with a measurement; one that could not be made stays due."""
+        return tick >= self._next
 
     @property
     def nbytes(self) -> int:
@@ -90,7 +91,7 @@ class DeltaNll:
         return self._reference.nbytes
 
     @torch.no_grad()
-    def measure(self, model: BaseModel, memory: Measurable, rows: int) -> Measured | None:
+    def measure(self, model: BaseModel, memory: Measurable, tick: int, rows: int) -> Measured | None:
         """None: too little history, or a reference that has ended. rows: of the memory's last pass."""
         started = perf_counter()
         first = self._first_block(memory)
@@ -101,6 +102,7 @@ class DeltaNll:
             return None
         nats = _loss_in_view(model, memory, first, self.tokens) - loss
         baseline_ms = self._reference.baseline_ms(model, memory, rows)
+        self._next = tick + self.every
         return Measured(nats, self._reference.name, (perf_counter() - started) * 1e3, baseline_ms)
 
     def _first_block(self, memory: Measurable) -> int | None:

@@ -13,15 +13,18 @@ import json
 import os
 import re
 import secrets
+import shlex
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from megacontext.errors import ConfigError, StoreError
 from megacontext.tree.memory_log import MemoryLog
+from megacontext.tree.quarantine import set_aside
 from megacontext.tree.token_frames import HEADER_BYTES
-from megacontext.tree.token_log import TokenLog
+from megacontext.tree.token_log import DamagedLogError, TokenLog
 from nanochat.files import atomic_write, read_json, write_json
 
 FORMAT, VERSION = "megacontext.session", 1
@@ -64,6 +67,13 @@ def latest_session(root: Path | str) -> str | None:
     return max(written, key=written.__getitem__, default=None)
 
 
+def repair_command(folder: Path) -> str:
+    """What to run when a session cannot be opened because it is damaged."""
+    with suppress(ValueError):
+        folder = folder.resolve().relative_to(Path.cwd())
+    return f"python -m tools.inspect_memory {shlex.quote(folder.as_posix())} --repair"
+
+
 class Session:
     """Use `open`. `name` and `folder` are None for an ephemeral one, which leaves no trace."""
 
@@ -99,6 +109,7 @@ class Session:
         try:
             _refuse_links(folder)
             _check_info(folder / INFO_NAME, made_with)
+            _refuse_lost_log(folder)
             log = TokenLog.open(folder / LOG_NAME, vocab=vocab, fingerprint=fingerprint, repair=repair)
             try:
                 if not (folder / INFO_NAME).exists():
@@ -108,6 +119,11 @@ class Session:
             except BaseException:
                 log.close()
                 raise
+        except DamagedLogError as error:
+            raise StoreError(
+                f"{error}. Nothing was changed. To keep what can be read and move the rest to quarantine/: "
+                f"{repair_command(folder)}"
+            ) from error
         except OSError as error:
             raise StoreError(f"cannot open the session {folder}: {error}") from error
 
@@ -185,6 +201,15 @@ def _refuse_links(folder: Path) -> None:
             raise StoreError(f"{path} is a link: a session's files are never links. Put the file itself in its place.")
 
 
+def _refuse_lost_log(folder: Path) -> None:
+    """The log is made before session.json is: without it, tokens were lost, and a new log would hide that."""
+    if (folder / INFO_NAME).exists() and not (folder / LOG_NAME).exists():
+        raise StoreError(
+            f"{folder / LOG_NAME} is missing, and with it the session's tokens: restore it from a copy, or use "
+            "another name"
+        )
+
+
 def _check_info(path: Path, wanted: Mapping[str, object]) -> None:
     """Say in words what differs, where the log itself could only show digests."""
     if not path.exists():
@@ -192,7 +217,10 @@ def _check_info(path: Path, wanted: Mapping[str, object]) -> None:
     try:
         found = read_json(path, limit=INFO_LIMIT)
     except (OSError, ValueError) as error:
-        raise StoreError(f"{error}. Move it away: the tokens beside it can be read without it.") from error
+        raise StoreError(
+            f"{error}. The tokens beside it can be read without it. To move it to quarantine/: "
+            f"{repair_command(path.parent)}"
+        ) from error
     if not isinstance(found, dict) or found.get("format") != FORMAT or found.get("version") != VERSION:
         raise StoreError(f"{path} is no session of version {VERSION}")
     for key in ("vocab", "fingerprint"):
@@ -219,7 +247,7 @@ def parse_turns(data: bytes, tokens: int) -> tuple[list[Turn], int]:
 
 
 def _read_turns(path: Path, tokens: int) -> list[Turn]:
-    """The turns in the file; what is torn is cut off from it."""
+    """The turns in the file; what is torn is moved to quarantine/."""
     if not path.exists():
         return []
     if (size := path.stat().st_size) > TURNS_LIMIT:
@@ -229,6 +257,7 @@ def _read_turns(path: Path, tokens: int) -> list[Turn]:
     data = path.read_bytes()
     turns, good = parse_turns(data, tokens)
     if good < len(data):
+        set_aside(path, good, data[good:])
         with atomic_write(path, mode=0o600) as file:
             file.write(data[:good])
     return turns

@@ -32,7 +32,9 @@ from nanochat.files import read_json
 
 @dataclass(frozen=True)
 class StoredSession:
-    """tokens: (n,) uint32. model, weights: what session.json calls it, its fingerprint. damage: what is not whole, or ""."""
+    """tokens: (n,) uint32. model: what session.json calls it; weights: its fingerprint, or "". damage: what could not
+    be read, or "".
+    """
 
     folder: Path
     model: str

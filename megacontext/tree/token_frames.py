@@ -36,6 +36,10 @@ HEADER_BYTES = 64
 HEAD_BYTES, FRAME_BYTES = _HEAD.size, _HEAD.size + _CHECKSUM.size  # a frame is FRAME_BYTES longer than its payload
 
 
+class DamagedHeaderError(ValueError):
+    """The first bytes are no header; what follows them may be whole."""
+
+
 class Header(NamedTuple):
     """vocab: ids are below it. digest: sha256 of the fingerprint, 32 bytes."""
 
@@ -76,13 +80,13 @@ def pack_header(header: Header) -> bytes:
 
 
 def unpack_header(data: bytes) -> Header:
-    """Raises ValueError saying what is wrong with the first 64 bytes."""
+    """Raises DamagedHeaderError, or ValueError for another version, saying what is wrong with the first 64 bytes."""
     if len(data) < HEADER_BYTES:
-        raise ValueError(f"it has {len(data)} bytes, a header takes {HEADER_BYTES}")
+        raise DamagedHeaderError(f"it has {len(data)} bytes, a header takes {HEADER_BYTES}")
     if data[:8] != MAGIC:
-        raise ValueError("it is no token log")
+        raise DamagedHeaderError("it is no token log")
     if zlib.crc32(data[: _HEADER.size]) != _CHECKSUM.unpack_from(data, _HEADER.size)[0]:
-        raise ValueError("its header, at byte 0, is damaged")
+        raise DamagedHeaderError("its header, at byte 0, is damaged")
     _, version, order, vocab, digest = _HEADER.unpack_from(data)
     if version != VERSION or order != BYTE_ORDER:
         raise ValueError(f"it has version {version}, this program reads {VERSION}")

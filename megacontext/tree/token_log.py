@@ -11,7 +11,6 @@ so that a conversation can go on, and every `sync` fails again.
 from __future__ import annotations
 
 import os
-import time
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -22,10 +21,19 @@ import numpy as np
 from megacontext.errors import StoreError
 from megacontext.tree import token_frames as frames
 from megacontext.tree.memory_log import MemoryLog, Recovered
+from megacontext.tree.quarantine import set_aside
 from megacontext.tree.token_frames import FRAME_TOKENS, HEADER_BYTES, Header
-from nanochat.files import FileLock, atomic_write, sync_folder
+from nanochat.files import FileLock, atomic_write
 
 _BINARY = getattr(os, "O_BINARY", 0)
+
+
+class DamagedLogError(StoreError):
+    """A log whose damage no opening mends by itself. offset: the first bad byte. tokens: that are whole before it."""
+
+    def __init__(self, message: str, offset: int, tokens: int) -> None:
+        super().__init__(message)
+        self.offset, self.tokens = offset, tokens
 
 
 class TokenLog(MemoryLog):
@@ -51,9 +59,10 @@ class TokenLog(MemoryLog):
     def open(cls, path: Path | str, *, vocab: int, fingerprint: str, repair: bool = False) -> TokenLog:
         """Open or create the log at `path`, with its folder.
 
-        fingerprint: what the ids mean, such as the tokenizer's. repair: cut at damage, too, and keep what is before it.
-        Raises StoreError if another process has it open, if it belongs to another vocabulary or fingerprint, if it is
-        damaged before its tail, or if the disk refuses.
+        fingerprint: what the ids mean, such as the tokenizer's. repair: cut at damage, too, and keep what is before it;
+        a damaged header with whole frames behind it is written anew.
+        Raises StoreError if another process has it open, if it belongs to another vocabulary or fingerprint, or if the
+        disk refuses; DamagedLogError if it is damaged before its tail. Then nothing was changed.
         """
         if not 0 < vocab <= frames.VOCAB_LIMIT:
             raise ValueError(f"vocab must be in [1, {frames.VOCAB_LIMIT}], got {vocab}")
@@ -77,7 +86,7 @@ class TokenLog(MemoryLog):
         descriptor = os.open(path, os.O_RDWR | _BINARY)
         log = cls(path, lock, descriptor, vocab=header.vocab)
         try:
-            log._check_header(header)
+            log._check_header(header, repair)
             log._recover(repair)
         except BaseException:
             os.close(descriptor)
@@ -95,13 +104,20 @@ class TokenLog(MemoryLog):
 
     # Opening ----------------------------------------------------------------------------------------------------------
 
-    def _check_header(self, wanted: Header) -> None:
+    def _check_header(self, wanted: Header, repair: bool) -> None:
+        data = self._read(0, HEADER_BYTES)
         try:
-            found = frames.unpack_header(self._read(0, HEADER_BYTES))
+            found = frames.unpack_header(data)
+        except frames.DamagedHeaderError as error:
+            if not (repair and any(frames.read_frames(self._read, HEADER_BYTES))):
+                raise DamagedLogError(f"{self.path} cannot be read: {error}", 0, 0) from error
+            set_aside(self.path, 0, data)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            os.write(self._descriptor, frames.pack_header(wanted))
+            os.fsync(self._descriptor)
+            found = wanted
         except ValueError as error:
-            raise StoreError(
-                f"{self.path} cannot be read: {error}. Restore it from a copy, or move it away."
-            ) from error
+            raise StoreError(f"{self.path} cannot be read: {error}") from error
         if found.vocab != wanted.vocab:
             raise StoreError(
                 f"{self.path} was written with a vocabulary of {found.vocab}, this model has {wanted.vocab}: "
@@ -117,7 +133,7 @@ class TokenLog(MemoryLog):
         for frame in frames.read_frames(self._read, HEADER_BYTES):
             if frame.type == frames.TOKENS:
                 if int(frame.tokens.max()) >= self.vocab:
-                    raise StoreError(f"{self.path} holds an id out of its vocabulary at byte {frame.offset}")
+                    break  # whole, and yet of no use: damage, like any other
                 self._index(frame.offset, len(frame.tokens))
             self._size, self._sequence = frame.end, frame.sequence + 1
         self.recovered = Recovered(len(self._starts), self._written)
@@ -133,22 +149,16 @@ class TokenLog(MemoryLog):
         if not tail:
             return
         if frames.durable_length(tail) > self._size and not repair:
-            raise StoreError(
+            raise DamagedLogError(
                 f"{self.path} is damaged at byte {self._size}, after {self._written} tokens, and good data stands "
-                "behind it: restore it from a copy, or open it with repair=True, which keeps the tokens before it "
-                "and moves the rest to quarantine/"
+                "behind it",
+                self._size,
+                self._written,
             )
-        self._quarantine(tail)
+        set_aside(self.path, self._size, tail)
         os.ftruncate(self._descriptor, self._size)
         os.fsync(self._descriptor)
         self.truncated = len(tail)
-
-    def _quarantine(self, tail: bytes) -> None:
-        folder = self.path.parent / "quarantine"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        with atomic_write(folder / f"{self.path.name}.{self._size}.{time.time_ns()}", mode=0o600) as file:
-            file.write(tail)
-        sync_folder(self.path.parent)
 
     # Writing ----------------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -122,6 +123,36 @@ def test_turns_that_make_no_sense_are_cut_off(tmp_path, text, kept):
     for _ in range(2):
         with opened(tmp_path) as session:
             assert session.turns == (Turn(0, 2, "user"),)[:kept]
+    good = len('[0, 2, "user"]\n') * kept
+    (aside,) = (tmp_path / "talk" / "quarantine").iterdir()
+    assert aside.name.startswith(f"turns.jsonl.{good}.")
+    assert aside.read_text() == text[good:]
+
+
+def test_damage_before_the_tail_is_answered_with_the_command_that_mends_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with opened(Path("all my") / "sessions") as session:
+        say(session, "user", [1, 2, 3])
+        say(session, "assistant", [4, 5])
+    log = tmp_path / "all my" / "sessions" / "talk" / "tokens.log"
+    data = bytearray(log.read_bytes())
+    data[90] ^= 1
+    log.write_bytes(data)
+    with pytest.raises(StoreError) as caught:
+        opened(Path("all my") / "sessions")
+    assert caught.value.exit_code == 4
+    assert "tokens.log is damaged at byte 64, after 0 tokens" in str(caught.value)
+    assert str(caught.value).endswith("python -m tools.inspect_memory 'all my/sessions/talk' --repair")
+    assert log.read_bytes() == data
+
+
+def test_a_log_that_is_gone_is_not_replaced_by_an_empty_one(tmp_path):
+    with opened(tmp_path) as session:
+        say(session, "user", [1, 2, 3])
+    (tmp_path / "talk" / "tokens.log").unlink()
+    with pytest.raises(StoreError, match="is missing, and with it the session's tokens"):
+        opened(tmp_path)
+    assert not (tmp_path / "talk" / "tokens.log").exists()
 
 
 def test_turns_of_tokens_that_were_lost_are_dropped(tmp_path):

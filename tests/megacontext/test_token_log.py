@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from megacontext.errors import StoreError
 from megacontext.tree import token_frames
 from megacontext.tree.memory_log import MemoryLog
-from megacontext.tree.token_log import TokenLog
+from megacontext.tree.token_log import DamagedLogError, TokenLog
 
 VOCAB = 50_000
 GROUPS = [[1, 2, 3], list(range(100, 140)), [49_999], list(range(7))]
@@ -204,6 +205,46 @@ def test_repair_keeps_the_tokens_before_the_damage_and_quarantines_the_rest(tmp_
         assert log.truncated == len(data) - bad.offset
     (kept,) = (tmp_path / "quarantine").iterdir()
     assert kept.read_bytes() == data[bad.offset :]
+
+
+def test_a_damaged_header_is_written_anew_on_repair_if_whole_frames_follow(tmp_path):
+    data = bytearray(written(tmp_path / "log"))
+    whole = bytes(data)
+    data[20] ^= 8
+    (tmp_path / "log").write_bytes(data)
+    with pytest.raises(DamagedLogError, match="its header, at byte 0, is damaged") as caught:
+        opened(tmp_path / "log")
+    assert caught.value.offset == caught.value.tokens == 0
+    with opened(tmp_path / "log", repair=True) as log:
+        assert log.tokens(0, len(log)) == ALL
+    assert (tmp_path / "log").read_bytes() == whole
+    (kept,) = (tmp_path / "quarantine").iterdir()
+    assert kept.read_bytes() == data[: token_frames.HEADER_BYTES]
+    (tmp_path / "log").write_bytes(data[:40])
+    with pytest.raises(DamagedLogError, match="it has 40 bytes"):
+        opened(tmp_path / "log", repair=True)
+    assert (tmp_path / "log").read_bytes() == data[:40]
+
+
+def test_a_log_of_a_later_version_is_left_alone_by_repair_too(tmp_path):
+    data = bytearray(written(tmp_path / "log"))
+    data[8] = 9
+    data[60:64] = zlib.crc32(data[:60]).to_bytes(4, "little")
+    (tmp_path / "log").write_bytes(data)
+    with pytest.raises(StoreError, match="it has version 9, this program reads 1"):
+        opened(tmp_path / "log", repair=True)
+    assert (tmp_path / "log").read_bytes() == data
+
+
+def test_a_whole_frame_with_an_id_out_of_the_vocabulary_is_damage(tmp_path):
+    header = token_frames.pack_header(token_frames.Header(VOCAB, token_frames.digest_of("tokens-a")))
+    good, bad = token_frames.pack_tokens(np.arange(3), 0), token_frames.pack_tokens(np.array([VOCAB]), 1)
+    mark = token_frames.pack_synced(len(header + good + bad), 2)
+    (tmp_path / "log").write_bytes(header + good + bad + mark)
+    with pytest.raises(DamagedLogError, match=f"damaged at byte {len(header + good)}, after 3 tokens"):
+        opened(tmp_path / "log")
+    with opened(tmp_path / "log", repair=True) as log:
+        assert log.tokens(0, len(log)) == [0, 1, 2]
 
 
 def test_a_torn_frame_before_whole_ones_that_were_never_durable_is_a_torn_tail(tmp_path):
