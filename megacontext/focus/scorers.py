@@ -13,22 +13,11 @@ import torch
 
 from megacontext.arena import Page
 from megacontext.focus.base import Moment, Scorer, Scores
-from megacontext.focus.lexical_index import LexicalIndex
+from megacontext.focus.lexical_scorer import CANDIDATES, LexicalScorer
 from megacontext.focus.semantic import SemanticScorer
 from megacontext.tree.memory_files import MemoryFiles
 from megacontext.tree.memory_tree import MemoryTree
 from nanochat.hook import ModelSpec
-
-CANDIDATES = 64  # blocks a scorer names at most
-WINDOW = 256  # newest tokens whose votes are kept: the words of a prompt must be among them
-
-
-def best(blocks: np.ndarray, scores: np.ndarray, count: int = CANDIDATES) -> Scores:
-    """The `count` best of them, as a dict."""
-    if len(blocks) > count:
-        top = np.argpartition(scores, -count)[-count:]
-        blocks, scores = blocks[top], scores[top]
-    return dict(zip(blocks.tolist(), scores.tolist(), strict=True))
 
 
 class RecencyScorer(Scorer):
@@ -85,60 +74,6 @@ class OracleScorer(Scorer):
 
     def copy(self) -> OracleScorer:
         return self
-
-
-def flowing_kernel(window: int = 64, votes: float = 0.9, scores: float = 0.8) -> np.ndarray:
-    """Weight of a vote by its token's age: votes fade by `votes` a token, scores made of them by `scores` a token."""
-    age = np.arange(window)
-    return (votes ** (age + 1) - scores ** (age + 1)) / (votes - scores)
-
-
-class LexicalScorer(Scorer):
-    """Votes of an inverted index, while text flows over the last tokens, at a prompt's end over all of the prompt.
-
-    half: the votes that make a score of 1/2. At a prompt's end the best block's score says how sure the index is, the
-    others stand to it as their votes do: so the few that really answer the prompt stand out.
-    """
-
-    def __init__(self, block: int, *, half: float = 20.0, prompt_half: float = 200.0) -> None:
-        self.index = LexicalIndex(block, window=WINDOW)
-        self.kernel = flowing_kernel()
-        self.half, self.prompt_half = half, prompt_half
-
-    def observe(self, tokens: Sequence[int]) -> None:
-        self.index.add(tokens)
-
-    def score(self, moment: Moment) -> Scores:
-        blocks, votes = self.index.scores(self._kernel(moment))
-        far = blocks < moment.far_end
-        blocks, votes = blocks[far], votes[far]
-        if not len(blocks):
-            return {}
-        if moment.words:
-            most = votes.max()
-            return best(blocks, votes / (most + self.prompt_half))
-        return best(blocks, votes / (votes + self.half))
-
-    def _kernel(self, moment: Moment) -> np.ndarray:
-        """Weight by age. At a prompt's end: its words, all alike."""
-        if not moment.words:
-            return self.kernel
-        history = moment.context.history
-        kernel = np.zeros(min(history - moment.words[0], WINDOW))
-        kernel[max(history - moment.words[1], 0) :] = 1.0
-        return kernel
-
-    def restore(self, state: dict[str, Any], tree: MemoryTree) -> None:
-        self.index.add(tree.tokens(0, len(tree)))
-
-    @property
-    def nbytes(self) -> int:
-        return self.index.nbytes
-
-    def copy(self) -> LexicalScorer:
-        twin = LexicalScorer.__new__(LexicalScorer)
-        twin.__dict__ = {**self.__dict__, "index": self.index.copy()}
-        return twin
 
 
 class AttentionScorer(Scorer):

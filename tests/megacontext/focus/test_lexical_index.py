@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megacontext.focus.lexical_index import LexicalIndex
+from megacontext.testing.lexical_index import LexicalIndex
 
 
 def votes_of_token(tokens: list[int], at: int, block: int, max_n: int, max_matches: int, edge: int) -> Counter[int]:

@@ -13,20 +13,19 @@ from megacontext.config import MemoryConfig
 from megacontext.context import WorkingContext
 from megacontext.focus.attention_mass import ROWS, AttentionMass
 from megacontext.focus.base import Moment, Scorer, Scores
-from megacontext.focus.lexical_index import LexicalIndex
+from megacontext.focus.lexical_scorer import LexicalScorer, flowing_kernel
 from megacontext.focus.scorers import (
     CANDIDATES,
     AttentionScorer,
-    LexicalScorer,
     MixScorer,
     OracleScorer,
     RandomScorer,
     RecencyScorer,
-    flowing_kernel,
     make_scorer,
 )
 from megacontext.gist.top_token import TopTokenGist
 from megacontext.span import Grid
+from megacontext.testing.lexical_index import LexicalIndex
 from megacontext.testing.toy import ids, run, toy_model, toy_tokens
 from megacontext.tree.memory_tree import MemoryTree
 from nanochat.rotary import Rotary

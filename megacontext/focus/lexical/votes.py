@@ -1,0 +1,97 @@
+"""Votes of the newest tokens for blocks: what a match is worth, and what the votes of a window come to.
+
+A vote weighs idf * n^2 / sqrt(matches). It goes to the block that holds the token after the match, and to the next
+block too when that token is near its block's end. Knows no index.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Pass(NamedTuple):
+    """Votes of tokens that came together, oldest first. sizes: (m,) votes of each token."""
+
+    sizes: np.ndarray
+    blocks: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return self.sizes.nbytes + self.blocks.nbytes + self.weights.nbytes
+
+
+class Votes:
+    """block: tokens a block. edge: what counts as near its end. window: votes of so many newest tokens are kept."""
+
+    def __init__(self, block: int, *, edge: int, window: int, max_n: int, most: int) -> None:
+        self.block, self.edge, self.window, self.max_n = block, edge, window, max_n
+        self.nbytes = 0
+        self._passes: deque[Pass] = deque()
+        self._held = 0  # tokens in passes
+        self._roots = np.array([max(count, 1) ** 0.5 for count in range(most + 1)])
+
+    def add(self, length: int, counts: np.ndarray, places: np.ndarray) -> None:
+        """length: of history before the first token. counts: (m * max_n,) matches of each token's n-grams.
+
+        places: row << 32 | position of each match, in order, for rows with at most `most` of them.
+        """
+        rows, followers = places >> 32, (places & 0xFFFFFFFF) + 1
+        blocks, places_in = np.divmod(followers, self.block)
+        near = places_in >= self.block - self.edge
+        each = 1 + near
+        last = np.cumsum(each) - 1  # of each match's one or two votes
+        blocks = np.repeat(blocks, each)
+        blocks[last[near]] += 1
+        weights = np.repeat(self._weights(length, counts)[rows], each)
+        sizes = np.bincount(rows // self.max_n, each, len(counts) // self.max_n).astype(np.int64)
+        self._keep(Pass(sizes, blocks, weights))
+
+    def _weights(self, length: int, counts: np.ndarray) -> np.ndarray:
+        """(rows,) of one vote of each row. Where a row does not tell anything it has no votes."""
+        counts = counts.clip(1, len(self._roots) - 1).reshape(-1, self.max_n)
+        lengths = np.arange(length, length + len(counts))[:, None]
+        n = np.arange(1, self.max_n + 1)
+        return (np.log1p(lengths / counts) * n * n / self._roots[counts]).ravel()
+
+    def _keep(self, votes: Pass) -> None:
+        self._passes.append(votes)
+        self._held += len(votes.sizes)
+        self.nbytes += votes.nbytes
+        while self._held - len(self._passes[0].sizes) >= self.window:
+            oldest = self._passes.popleft()
+            self._held -= len(oldest.sizes)
+            self.nbytes -= oldest.nbytes
+
+    def scores(self, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(blocks, scores): votes of the last len(kernel) tokens, those of age a weighted by kernel[a]."""
+        wanted = min(len(kernel), self.window, self._held)
+        if not wanted:
+            return np.empty(0, np.int64), np.empty(0)
+        sizes, blocks, weights = self._newest(wanted)
+        weights = weights * np.repeat(kernel[wanted - 1 :: -1], sizes)
+        unique, inverse = np.unique(blocks, return_inverse=True)
+        return unique, np.bincount(inverse, weights, len(unique))
+
+    def _newest(self, tokens: int) -> Pass:
+        """Votes of the newest tokens, as one pass."""
+        passes: list[Pass] = []
+        for votes in reversed(self._passes):
+            surplus = len(votes.sizes) - tokens
+            if surplus > 0:
+                skip = votes.sizes[:surplus].sum()
+                votes = Pass(votes.sizes[surplus:], votes.blocks[skip:], votes.weights[skip:])
+            passes.append(votes)
+            tokens -= len(votes.sizes)
+            if not tokens:
+                break
+        return Pass(*(np.concatenate(parts) for parts in zip(*reversed(passes), strict=True)))
+
+    def copy(self) -> Votes:
+        """An independent one with the same votes; passes, which never change, are shared."""
+        twin = Votes.__new__(Votes)
+        twin.__dict__ = {**self.__dict__, "_passes": self._passes.copy()}
+        return twin

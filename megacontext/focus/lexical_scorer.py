@@ -1,0 +1,107 @@
+"""LexicalScorer: what stood where the recent words stood before. Knows no model; its index is lexical_store.py's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from megacontext.focus.base import Moment, Scorer, Scores
+from megacontext.focus.lexical_store import LexicalStore
+from megacontext.tree.memory_tree import MemoryTree
+
+CANDIDATES = 64  # blocks a scorer names at most
+WINDOW = 256  # newest tokens whose votes are kept: the words of a prompt must be among them
+
+
+def best(blocks: np.ndarray, scores: np.ndarray, count: int = CANDIDATES) -> Scores:
+    """The `count` best of them, as a dict."""
+    if len(blocks) > count:
+        top = np.argpartition(scores, -count)[-count:]
+        blocks, scores = blocks[top], scores[top]
+    return dict(zip(blocks.tolist(), scores.tolist(), strict=True))
+
+
+def flowing_kernel(window: int = 64, votes: float = 0.9, scores: float = 0.8) -> np.ndarray:
+    """Weight of a vote by its token's age: votes fade by `votes` a token, scores made of them by `scores` a token."""
+    age = np.arange(window)
+    return (votes ** (age + 1) - scores ** (age + 1)) / (votes - scores)
+
+
+class LexicalScorer(Scorer):
+    """Votes of an index over all tokens, while text flows over the last ones, at a prompt's end over all of the prompt.
+
+    half: the votes that make a score of 1/2. At a prompt's end the best block's score says how sure the index is, the
+    others stand to it as their votes do: so the few that really answer the prompt stand out.
+    folder: of the index, whose files `restore` uses again, and which is cleared where history begins; None: in memory.
+    fingerprint: of what makes tokens. progress(done, all): told while much of the index is made again.
+    """
+
+    def __init__(
+        self,
+        block: int,
+        *,
+        half: float = 20.0,
+        prompt_half: float = 200.0,
+        folder: Path | None = None,
+        fingerprint: str = "",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.block, self.half, self.prompt_half = block, half, prompt_half
+        self.folder, self.fingerprint, self.progress = folder, fingerprint, progress
+        self.index: LexicalStore | None = None  # opened when history begins, or when it is brought back
+        self.kernel = flowing_kernel()
+
+    def _open(self, length: int, tokens: Callable[[int, int], Sequence[int]]) -> LexicalStore:
+        return LexicalStore.open(
+            self.folder,
+            length,
+            tokens,
+            self.fingerprint,
+            block=self.block,
+            window=WINDOW,
+            progress=self.progress,
+        )
+
+    def observe(self, tokens: Sequence[int]) -> None:
+        if self.index is None:
+            self.index = self._open(0, lambda start, stop: [])
+        self.index.add(tokens)
+
+    def score(self, moment: Moment) -> Scores:
+        if self.index is None:
+            return {}
+        blocks, votes = self.index.scores(self._kernel(moment))
+        far = blocks < moment.far_end
+        blocks, votes = blocks[far], votes[far]
+        if not len(blocks):
+            return {}
+        if moment.words:
+            most = votes.max()
+            return best(blocks, votes / (most + self.prompt_half))
+        return best(blocks, votes / (votes + self.half))
+
+    def _kernel(self, moment: Moment) -> np.ndarray:
+        """Weight by age. At a prompt's end: its words, all alike."""
+        if not moment.words:
+            return self.kernel
+        history = moment.context.history
+        kernel = np.zeros(min(history - moment.words[0], WINDOW))
+        kernel[max(history - moment.words[1], 0) :] = 1.0
+        return kernel
+
+    def restore(self, state: dict[str, Any], tree: MemoryTree) -> None:
+        self.index = self._open(len(tree), tree.tokens)
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.index is None else self.index.nbytes
+
+    def copy(self) -> LexicalScorer:
+        """A fork's: it shares what the index has in files, and keeps what it adds in memory."""
+        twin = LexicalScorer.__new__(LexicalScorer)
+        index = None if self.index is None else self.index.copy()
+        twin.__dict__ = {**self.__dict__, "index": index, "folder": None}
+        return twin
