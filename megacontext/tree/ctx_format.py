@@ -57,33 +57,48 @@ class Geometry(NamedTuple):
         return ALIGN + number * self.stride
 
 
+def digest_of(fingerprint: str) -> bytes:
+    return hashlib.sha256(fingerprint.encode("utf-8")).digest()[:20]
+
+
 def pack_header(geometry: Geometry, fingerprint: str) -> bytes:
     """The first 4,096 bytes of a file."""
     g = geometry
-    digest = hashlib.sha256(fingerprint.encode("utf-8")).digest()[:20]
+    digest = digest_of(fingerprint)
     sizes = (g.layers, g.kv_heads, g.rows, g.width, g.payload)
     encoding = ENCODINGS.index(g.encoding)
     body = _HEADER.pack(MAGIC, VERSION, BYTE_ORDER, g.kind, encoding, 0, *sizes, digest)
     return (body + _CRC.pack(zlib.crc32(body))).ljust(ALIGN, b"\0")
 
 
+def unpack_header(data: bytes) -> tuple[Geometry, bytes]:
+    """What a file that begins with `data` says of itself, and the digest of its maker's fingerprint.
+
+    Raises ValueError saying why it is no file of this version.
+    """
+    if len(data) < HEADER_BYTES:
+        raise ValueError(f"it has {len(data)} bytes, a header takes {HEADER_BYTES}")
+    if data[:8] != MAGIC:
+        raise ValueError("it is no .ctx file")
+    if zlib.crc32(data[: _HEADER.size]) != _CRC.unpack_from(data, _HEADER.size)[0]:
+        raise ValueError("its header, at byte 0, is damaged")
+    _, version, order, kind, encoding, reserved, *sizes, digest = _HEADER.unpack_from(data)
+    if (version, order) != (VERSION, BYTE_ORDER):
+        raise ValueError(f"it has version {version}, this program reads {VERSION}")
+    if reserved or encoding >= len(ENCODINGS) or not 0 < sizes[-1] <= LARGEST_PAYLOAD:
+        raise ValueError(f"it holds frames of an unknown encoding or size: {(kind, encoding, *sizes)}")
+    return Geometry(kind, ENCODINGS[encoding], *sizes), digest
+
+
 def check_header(data: bytes, geometry: Geometry, fingerprint: str) -> str:
     """Why a file that begins with `data` cannot be used for this, or ""."""
-    if len(data) < HEADER_BYTES:
-        return f"it has {len(data)} bytes, a header takes {HEADER_BYTES}"
-    if data[:8] != MAGIC:
-        return "it is no .ctx file"
-    if zlib.crc32(data[: _HEADER.size]) != _CRC.unpack_from(data, _HEADER.size)[0]:
-        return "its header, at byte 0, is damaged"
-    expected = pack_header(geometry, fingerprint)
-    if data[: _HEADER.size] == expected[: _HEADER.size]:
-        return ""
-    found = _HEADER.unpack_from(data)
-    if found[1:3] != (VERSION, BYTE_ORDER):
-        return f"it has version {found[1]}, this program reads {VERSION}"
-    if found[11] != _HEADER.unpack_from(expected)[11]:
+    try:
+        found, digest = unpack_header(data)
+    except ValueError as error:
+        return str(error)
+    if digest != digest_of(fingerprint):
         return "another model, number format or setting made it"
-    return f"it holds frames of another shape or encoding: {found[3:5] + found[6:11]}"
+    return "" if found == geometry else f"it holds frames of another shape or encoding: {tuple(found)}"
 
 
 def pack_frame(number: int, payload: bytes) -> bytes:

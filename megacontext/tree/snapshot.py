@@ -50,6 +50,18 @@ def unpack(data: bytes, fingerprint: str) -> State:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    digest, payload = check(data)
+    if digest != _digest(fingerprint):
+        raise ValueError("another model, tokenizer, number format or setting made it")
+    plain = plain_part(payload)
+    try:
+        return _join(plain, load(payload))
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"what it holds makes no sense: {error}") from error
+
+
+def check(data: bytes) -> tuple[bytes, bytes]:
+    """(digest of the fingerprint, payload) of a file that is whole. Raises ValueError saying why it is not."""
     if len(data) < HEADER_BYTES or data[:8] != MAGIC:
         raise ValueError("it is no snapshot")
     _, version, order, length, checksum, digest = _HEADER.unpack_from(data)
@@ -57,16 +69,18 @@ def unpack(data: bytes, fingerprint: str) -> State:
         raise ValueError("its header is damaged")
     if (version, order) != (VERSION, BYTE_ORDER):
         raise ValueError(f"it has version {version}, this program reads {VERSION}")
-    if digest != _digest(fingerprint):
-        raise ValueError("another model, tokenizer, number format or setting made it")
     payload = data[HEADER_BYTES:]
     if len(payload) != length or zlib.crc32(payload) != checksum:
         raise ValueError("it is torn or damaged")
+    return digest, payload
+
+
+def plain_part(payload: bytes) -> Any:
+    """The plain values of a state; where a tensor stood, its name. Raises ValueError if they make no sense."""
     try:
         size = int.from_bytes(payload[:8], "little")
-        plain = json.loads(json.loads(payload[8 : 8 + size])["__metadata__"]["state"])
-        return _join(plain, load(payload))
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return json.loads(json.loads(payload[8 : 8 + size])["__metadata__"]["state"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"what it holds makes no sense: {error}") from error
 
 
