@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tick_report",),
     ("cache", "baselines"),
     ("session", "turns"),
+    ("sessions",),
     ("conversation",),
     ("evaluation", "training", "testing"),
 )

@@ -57,7 +57,7 @@ def read_session(folder: Path) -> StoredSession:
         info = _info(folder / INFO_NAME)
         written = _turn_bytes(folder / TURNS_NAME)  # before the log: no turn then speaks of tokens not read
         with open_plain(folder / LOG_NAME) as file:
-            header = _header(file)
+            header = _header(folder / LOG_NAME, file)
             tokens, damage = _tokens(file, header.vocab)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be read ({error.strerror})") from error
@@ -107,11 +107,11 @@ def _turn_bytes(path: Path) -> bytes:
         return file.read(TURNS_LIMIT)
 
 
-def _header(file: BinaryIO) -> frames.Header:
+def _header(path: Path, file: BinaryIO) -> frames.Header:
     try:
         return frames.unpack_header(file.read(frames.HEADER_BYTES))
     except ValueError as error:
-        raise StoreError(f"{file.name} cannot be read: {error}. Restore it from a copy, or move it away.") from error
+        raise StoreError(f"{path} cannot be read: {error}. Restore it from a copy, or move it away.") from error
 
 
 def _tokens(file: BinaryIO, vocab: int) -> tuple[np.ndarray, list[str]]:
