@@ -80,6 +80,7 @@ class Conversation:
         self._sink: Sink = sink or NullSink()
         self._sync_always = sync_always
         self._files = files
+        self._torn = False  # whether a pass was broken off in its middle: then the memory is not kept any more
         self._turn = 0
         self._unfed: list[int] = []
         self._open = reply_is_open(loaded.text, log)
@@ -88,6 +89,12 @@ class Conversation:
     def text(self) -> TextModel:
         """The model's text side."""
         return self.loaded.text
+
+    def move_to(self, log: Tokens) -> None:
+        """Go on in another log of the same ids. What could not be written before is in that one, so it is forgotten."""
+        if len(log) != len(self.log):
+            raise ValueError(f"a log of {len(log)} ids cannot take the place of one of {len(self.log)}")
+        self.log, self.store_failure = log, None
 
     def resume(self, progress: Progress | None = None) -> Resumed:
         """Let an empty memory stand where the log ends: as it was kept, the rest is read again."""
@@ -119,6 +126,11 @@ class Conversation:
             yield from self._reply(reply, progress, cancelled)
         except Interrupted:
             pass
+        except GeneratorExit:  # between two tokens
+            raise
+        except BaseException:
+            self._torn = True
+            raise
         finally:
             self._finish(reply)
 
@@ -140,8 +152,12 @@ class Conversation:
                 self._keep(piece)
                 self._feed(piece, start, total, progress, cancelled)
             reply.stop = "read"
-        except Interrupted:
+        except BaseException as error:
             self._end_user_turn()
+            if not isinstance(error, Interrupted):
+                self._torn = True
+                self._finish(reply, "document")
+                raise
         return self._finish(reply, "document")
 
     # --- inside a turn ---
@@ -219,7 +235,7 @@ class Conversation:
 
     def _keep_memory(self) -> None:
         """The memory's state, and what failed to be written of it."""
-        if self._files is None:
+        if self._files is None or self._torn:
             return
         self._files.keep(self.cache)
         if self._files.pages.failure is not None:

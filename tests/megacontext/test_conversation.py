@@ -328,3 +328,57 @@ def test_a_disk_that_fails_ends_the_writing_and_not_the_conversation(monkeypatch
     assert table.say("2") == "b"
     assert str(table.conversation.store_failure) == "no space"
     assert sum(isinstance(event, Warning_) for event in table.sink.events) == 1
+
+
+class KeptFiles:
+    """Notes when the memory was kept."""
+
+    class pages:
+        failure = None
+
+    def __init__(self) -> None:
+        self.kept = 0
+
+    def keep(self, memory: object) -> None:
+        self.kept += 1
+
+
+@pytest.mark.parametrize("document", [False, True])
+def test_what_is_broken_off_in_a_pass_is_a_turn_and_the_torn_memory_is_not_kept(document: bool) -> None:
+    table = Table(ids("ab"))
+    files = table.conversation._files = KeptFiles()  # type: ignore[assignment]
+
+    def tear(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        table.conversation.read("book", cancelled=tear) if document else table.say("hi", cancelled=tear)
+    roles = [turn.role for turn in table.session.turns]
+    assert roles == (["document"] if document else ["user"])
+    assert table.session.turns[-1].stop == len(table.session)
+    assert table.turn().stop == "interrupted"
+    assert files.kept == 0
+
+
+def test_a_stream_that_is_closed_between_tokens_is_kept() -> None:
+    table = Table(ids("abc"))
+    files = table.conversation._files = KeptFiles()  # type: ignore[assignment]
+    stream = table.conversation.say("hi")
+    next(stream)
+    stream.close()
+    assert files.kept == 1
+
+
+def test_a_conversation_goes_on_in_another_log_of_the_same_ids(tmp_path: Path) -> None:
+    table = Table(ids("a", END), ids("b", END))
+    table.say("1")
+    table.conversation.store_failure = StoreError("no space")
+    with open_session(tmp_path) as session:
+        with pytest.raises(ValueError, match="cannot take the place"):
+            table.conversation.move_to(session)
+        session.append(table.logged)
+        table.cache.log = session
+        table.conversation.move_to(session)
+        assert table.say("2") == "b"
+        assert session.tokens(0, len(session))[-1:] == ids("b")
+    assert table.conversation.store_failure is None
