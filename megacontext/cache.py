@@ -247,7 +247,8 @@ class ContextCache(KVCache):
         self._prefetch(scores)
         again = self._read_again(model, plan, prompt) if model is not None else 0
         clock.note("forward")
-        due = self.probe is not None and self.probe.due(self.tick)
+        # At a prompt's end pages stand where the answer needs them, behind the text that would be scored.
+        due = self.probe is not None and not prompt and self.probe.due(self.tick)
         delta = self.probe.measure(model, self, self.tick, self._last_rows) if self.probe and model and due else None
         pages = self.tree.pages
         traffic, disk = pages.traffic(), pages.disk or None

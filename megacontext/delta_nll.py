@@ -8,7 +8,8 @@ losses are compared. The view is scored on a copy (`reread.py`), so measuring ch
     full    all of history by a plain cache that follows along: the price of not seeing everything. It ends where the
             model's trained positions end.
 
-The view was chosen knowing the scored tokens, as a prompt's view is; nothing is told about tokens to come.
+The view was chosen knowing the scored tokens, as a prompt's view is; nothing is told about tokens to come. Views of
+running text are measured, not those of a prompt's end: their pages stand for the answer, behind the text before it.
 """
 
 from __future__ import annotations

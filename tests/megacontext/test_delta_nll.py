@@ -178,3 +178,10 @@ def test_a_plain_cache_warns_that_it_has_no_view_to_measure(kind):
     sink = Kept()
     build_cache(small_llama().spec, MemoryConfig(cache=kind), sink=sink, probe=DeltaNll("exact", 1, 7))
     assert [type(event) for event in sink.events] == [Warning_]
+
+
+def test_the_view_of_a_prompts_end_is_not_scored_on_the_text_before_it():
+    model, sink = small_llama(), Kept()
+    cache = ContextCache(model.spec, small_config(), NoisyScorer(), sink=sink, probe=DeltaNll("exact", 1, 7))
+    converse(model, cache, seed=2, turns=8)
+    assert {tick.reason for tick in sink.measured} == {"text", "budget"}
