@@ -6,11 +6,13 @@
               view.snap    where everything stands          (snapshot)
 
 A file that another model, number format or setting made is set aside by deleting it: `made_anew` says which and why.
-Kept states are written when the pages they speak of are on disk, so that a crash between the two loses neither.
+Kept states are written when the tokens and the pages they speak of are there, so that a crash between loses neither,
+and say which tokens these were: a log whose end was lost may have grown again.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -22,6 +24,7 @@ from megacontext.tree import snapshot
 from megacontext.tree.ctx_format import Geometry
 from megacontext.tree.frame_file import FrameFile
 from megacontext.tree.gist_store import GistFile, GistStore
+from megacontext.tree.memory_log import MemoryLog
 from megacontext.tree.page_codec import PageCodec, PageShape
 from megacontext.tree.page_file import PageFile, geometry_of
 from megacontext.tree.page_store import PageStore
@@ -50,11 +53,15 @@ class Keepable(Protocol):
 class MemoryFiles:
     """folder: the session's, or None: then pages are in memory alone, under the same budget of bytes.
 
-    fingerprint: of the model. made_anew: (file, why) of what could not be used.
+    log: the session's; None: a kept state is believed whatever the tokens are. made_anew: (file, why) of what could not
+    be used.
     """
 
-    def __init__(self, folder: Path | None, spec: ModelSpec, block: int, config: PagesConfig) -> None:
-        self.folder, self.config = folder, config
+    def __init__(
+        self, folder: Path | None, spec: ModelSpec, block: int, config: PagesConfig, *, log: MemoryLog | None = None
+    ) -> None:
+        self.folder, self.config, self.log = folder, config, log
+        self._summed, self._sum = 0, 0  # crc32 of so many of the log's tokens
         self.made_anew: list[tuple[str, str]] = []
         self._fingerprint = spec.fingerprint
         self._opened: list[FrameFile] = []
@@ -107,8 +114,24 @@ class MemoryFiles:
         """
         if self.folder is None or not isinstance(memory, Keepable) or not memory.can_be_kept:
             return
-        path, data = self.folder / VIEW_NAME, snapshot.pack(memory.state(), memory.fingerprint)
+        state = memory.state()
+        if self.log is not None:
+            try:
+                self.log.flush()
+                state["tokens"] = self._sum_of(int(state["length"]))
+            except StoreError:
+                return  # the log tells at its next sync
+        path, data = self.folder / VIEW_NAME, snapshot.pack(state, memory.fingerprint)
         self.pages.afterwards(lambda: snapshot.write(path, data))
+
+    def _sum_of(self, length: int) -> int:
+        """crc32 of the log's first `length` tokens, u32 little-endian."""
+        assert self.log is not None
+        if length < self._summed:
+            self._summed = self._sum = 0
+        self._sum = zlib.crc32(self.log.array(self._summed, length).astype("<u4").tobytes(), self._sum)
+        self._summed = length
+        return self._sum
 
     def bring_back(self, memory: object, tokens: Sequence[int], model: BaseModel) -> str:
         """Let an empty memory stand where it was kept; `tokens` is the whole log, the rest is the caller's to feed.
@@ -124,6 +147,8 @@ class MemoryFiles:
             length = int(state["length"])
             if length > len(tokens):
                 return f"it speaks of {length} tokens, the log has {len(tokens)}"
+            if self.log is not None and state.get("tokens") != self._sum_of(length):
+                return "it speaks of other tokens than the log has"
             memory.restore(state, tokens[:length], model)
         except (ValueError, KeyError, TypeError, IndexError, AssertionError) as error:
             memory.reset()

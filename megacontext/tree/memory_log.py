@@ -46,6 +46,9 @@ class MemoryLog:
         """Take ids at the end. Raises ValueError if one is out of the vocabulary; then none is taken."""
         self._pending.frombytes(checked_ids(ids, self.vocab).tobytes())
 
+    def flush(self) -> None:
+        """Hand everything so far to the system."""
+
     def sync(self) -> None:
         """Make everything so far durable."""
 

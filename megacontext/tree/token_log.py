@@ -66,7 +66,11 @@ class TokenLog(MemoryLog):
         """
         if not 0 < vocab <= frames.VOCAB_LIMIT:
             raise ValueError(f"vocab must be in [1, {frames.VOCAB_LIMIT}], got {vocab}")
-        path, header = Path(path), Header(vocab, frames.digest_of(fingerprint))
+        return cls.open_as(Path(path), Header(vocab, frames.digest_of(fingerprint)), repair=repair)
+
+    @classmethod
+    def open_as(cls, path: Path, header: Header, *, repair: bool = False) -> TokenLog:
+        """As `open`, for a log with this header, whatever the tokenizer is called."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _locked(path)
@@ -174,8 +178,8 @@ class TokenLog(MemoryLog):
         while len(self._pending) >= FRAME_TOKENS and not self.failed:
             self._write_frame(FRAME_TOKENS)
 
-    def sync(self) -> None:
-        """Make everything so far durable: when this returns, a crash loses none of it.
+    def flush(self) -> None:
+        """Hand everything so far to the system: the end of this process loses none of it, a power cut may.
 
         Raises StoreError if the disk fails, or failed before.
         """
@@ -183,6 +187,13 @@ class TokenLog(MemoryLog):
             raise StoreError(self.failed)
         if self._pending:
             self._write_frame(len(self._pending))
+
+    def sync(self) -> None:
+        """Make everything so far durable: when this returns, a crash loses none of it.
+
+        Raises StoreError if the disk fails, or failed before.
+        """
+        self.flush()
         if self._durable:
             return
         try:
@@ -260,11 +271,14 @@ class TokenLog(MemoryLog):
     def _read(self, offset: int, size: int) -> bytes:
         if self._descriptor < 0:
             raise ValueError(f"{self.path} is closed")
-        os.lseek(self._descriptor, offset, os.SEEK_SET)
         pieces = []
-        while size > 0 and (piece := os.read(self._descriptor, size)):
-            pieces.append(piece)
-            size -= len(piece)
+        try:
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+            while size > 0 and (piece := os.read(self._descriptor, size)):
+                pieces.append(piece)
+                size -= len(piece)
+        except OSError as error:
+            raise StoreError(f"cannot read the token log {self.path}: {error}") from error
         return b"".join(pieces)
 
 

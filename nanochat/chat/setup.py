@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from megacontext.config import DemoConfig
     from megacontext.models.base import LoadedModel
     from megacontext.session import Session
+    from megacontext.sessions.making import MadeWith
     from megacontext.telemetry.sinks import Sink
     from megacontext.tree.memory_files import MemoryFiles
 
@@ -70,19 +71,20 @@ class Opener:
         if self._bounded:
             check_memory(loaded.model.spec, config.memory.as_shown())  # before a session is begun for nothing
 
+    @property
+    def made_with(self) -> MadeWith:
+        """What sessions of this model say of it."""
+        from megacontext.sessions.making import MadeWith
+
+        text, spec = self.loaded.text, self.loaded.model.spec
+        return MadeWith(text.vocab_size, text.fingerprint, self.loaded.name, spec.fingerprint)
+
     def session(self, name: str | None, *, ephemeral: bool = False) -> Session:
         """The named session, a new one, or one that leaves no trace. Raises StoreError or ConfigError."""
         from megacontext.session import Session
 
-        text, name_of_model = self.loaded.text, self.loaded.name
-        session = Session.open(
-            self.config.session.root,
-            name,
-            vocab=text.vocab_size,
-            fingerprint=text.fingerprint,
-            model=name_of_model,
-            ephemeral=ephemeral,
-        )
+        root = self.config.session.root
+        session = Session.open(root, name, **self.made_with._asdict(), ephemeral=ephemeral)
         if session.log.truncated:
             note(f"the end of the session was damaged: {session.log.truncated:,} bytes were moved to quarantine/")
         return session
@@ -96,12 +98,16 @@ class Opener:
                 undo.callback(files.close)
             edits = EditLedger()
             conversation = self._conversation(session, edits, files)
-            if session.name is not None:
-                note(f"session {session.name}")
-            self._sink.emit(_memory_opened(self.config, session))
+            self.tell_opened(session)
             resume(conversation)
             undo.pop_all()
         return Opened(conversation, session, edits, files)
+
+    def tell_opened(self, session: Session) -> None:
+        """To the user and to the event log."""
+        if session.name is not None:
+            note(f"session {session.name}")
+        self._sink.emit(_memory_opened(self.config, session))
 
     def _conversation(self, session: Session, edits: EditLedger, files: MemoryFiles | None) -> Conversation:
         from megacontext.cache import build_cache
@@ -138,7 +144,7 @@ def open_files(config: DemoConfig, session: Session, loaded: LoadedModel, sink: 
     """The memory's files beside the session's tokens; what cannot be used is made anew, and said so."""
     from megacontext.tree.memory_files import MemoryFiles
 
-    files = MemoryFiles(session.folder, loaded.model.spec, config.memory.block, config.pages)
+    files = MemoryFiles(session.folder, loaded.model.spec, config.memory.block, config.pages, log=session.log)
     for name, why in files.made_anew:
         message = f"{name} is made anew: {why}"
         note(message)

@@ -381,3 +381,30 @@ def test_kill_9_loses_no_acknowledged_token(tmp_path):
             tail = max(0, len(log) - 10_000)
             assert log.tokens(tail, len(log)) == list(range(tail, len(log)))
     assert acknowledged > 0
+
+
+def test_what_was_flushed_survives_the_process_without_a_sync(tmp_path, monkeypatch):
+    log, synced = opened(tmp_path / "log"), []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(descriptor))
+    log.append(ALL)
+    log.flush()
+    data = (tmp_path / "log").read_bytes()
+    assert [f.tokens.tolist() for f in frames_in(data)] == [ALL]
+    assert not synced
+    log.sync()
+    assert len(synced) == 1
+    log.close()
+
+
+def test_a_log_that_cannot_be_read_says_so(tmp_path, monkeypatch):
+    written(tmp_path / "log")
+    log = opened(tmp_path / "log")
+
+    def fail(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", fail)
+        with pytest.raises(StoreError, match=r"cannot read the token log .* Input/output error"):
+            log.tokens(0, 1)
+    log.close()

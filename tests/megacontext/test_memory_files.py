@@ -1,0 +1,112 @@
+"""MemoryFiles: a kept state never speaks of tokens that the log does not have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+from memory_toys import VOCAB, small_config, small_llama
+
+from megacontext.cache import ContextCache
+from megacontext.config import PagesConfig
+from megacontext.errors import StoreError
+from megacontext.testing.toy import ids, run
+from megacontext.tree.memory_files import VIEW_NAME, MemoryFiles
+from megacontext.tree.token_log import TokenLog
+
+MODEL = small_llama()
+
+
+class Kept:
+    """A memory, its files and its log, as a conversation has them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = TokenLog.open(folder / "tokens.log", vocab=VOCAB, fingerprint="t")
+        self.files = MemoryFiles(folder, MODEL.spec, 4, PagesConfig(), log=self.log)
+        self.cache = ContextCache(MODEL.spec, small_config(), files=self.files)
+
+    def feed(self, seed: int, count: int) -> None:
+        rng = Random(seed)
+        for _ in range(count):
+            token = rng.randrange(VOCAB)
+            self.log.append([token])
+            run(MODEL, self.cache, ids(MODEL, [token]))
+            self.cache.maintain(MODEL)
+
+    def bring_back(self) -> str:
+        return self.files.bring_back(self.cache, self.log.tokens(0, len(self.log)), MODEL)
+
+    def close(self) -> None:
+        self.files.close()
+        self.log.close()
+
+
+def test_the_log_has_the_tokens_of_a_kept_state_before_the_state_is_there(tmp_path):
+    kept = Kept(tmp_path)
+    kept.feed(0, 22)
+    kept.files.flush()
+    with (tmp_path / "tokens.log").open("rb") as there:  # as a process finds it after kill -9 of this one
+        data = there.read()
+    kept.close()
+    (tmp_path / "tokens.log").write_bytes(data)
+    again = Kept(tmp_path)
+    assert len(again.log) >= 20
+    assert again.bring_back() == ""
+    assert again.cache.length == 20
+    again.close()
+
+
+def test_a_log_that_lost_its_end_and_grew_again_is_not_taken_for_the_one_before(tmp_path):
+    kept = Kept(tmp_path)
+    kept.feed(0, 12)
+    kept.log.sync()
+    size = (tmp_path / "tokens.log").stat().st_size
+    kept.feed(1, 20)
+    kept.close()
+    with (tmp_path / "tokens.log").open("r+b") as file:  # a power cut, and a disk that was full for all but the log
+        file.truncate(size)
+    with TokenLog.open(tmp_path / "tokens.log", vocab=VOCAB, fingerprint="t") as log:
+        log.append([Random(2).randrange(VOCAB) for _ in range(40)])
+    again = Kept(tmp_path)
+    assert again.bring_back() == "it speaks of other tokens than the log has"
+    assert again.cache.length == 0
+    again.close()
+
+
+def test_a_log_that_cannot_be_written_keeps_the_state_that_was_there(tmp_path, monkeypatch):
+    kept = Kept(tmp_path)
+    kept.feed(0, 12)
+    kept.files.flush()
+    before = (tmp_path / VIEW_NAME).read_bytes()
+
+    def full() -> None:
+        raise StoreError("cannot write the token log: no space left")
+
+    monkeypatch.setattr(kept.log, "flush", full)
+    kept.feed(1, 12)
+    kept.files.flush()
+    assert (tmp_path / VIEW_NAME).read_bytes() == before
+    monkeypatch.undo()
+    kept.close()
+
+
+def test_without_a_log_a_state_is_believed(tmp_path):
+    files = MemoryFiles(tmp_path, MODEL.spec, 4, PagesConfig())
+    cache = ContextCache(MODEL.spec, small_config(), files=files)
+    run(MODEL, cache, ids(MODEL, [1, 2, 3, 4, 5]))
+    cache.maintain(MODEL)
+    files.flush()
+    again = ContextCache(MODEL.spec, small_config(), files=MemoryFiles(tmp_path, MODEL.spec, 4, PagesConfig()))
+    assert again.files.bring_back(again, [1, 2, 3, 4, 5], MODEL) == ""
+    again.files.close()
+    files.close()
+
+
+@pytest.mark.parametrize("name", ["pages.ctx", "means.ctx"])
+def test_a_file_with_half_a_header_is_begun_anew_and_said(tmp_path, name):
+    Kept(tmp_path).close()
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:50])
+    again = Kept(tmp_path)
+    assert [file for file, _ in again.files.made_anew] == [name]
+    again.close()
