@@ -28,7 +28,7 @@ class ModelConfig(Section):
     """Which model, and how it runs."""
 
     path: FilePath = "artifacts/models/SmolLM2-135M-Instruct.Q4_1.gguf"
-    """A .gguf file, a folder with config.json and safetensors, or a nanochat checkpoint folder."""
+    """A .gguf file, a folder with config.json and weights, or a nanochat checkpoint folder."""
     dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
     """Number format; auto: bfloat16 where the hardware computes in it, else float32."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
