@@ -10,7 +10,7 @@ Knows nothing about terminals, files or kinds of memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from megacontext.errors import StoreError
@@ -114,7 +114,7 @@ class Conversation:
 
     def say(
         self, text: str, *, progress: Progress | None = None, cancelled: Callable[[], bool] = never
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """Say `text`, get the reply in pieces of whole characters; `last` holds the turn afterwards.
 
         `cancelled` is asked between tokens; then, or when the iterator is closed, the reply so far stays.

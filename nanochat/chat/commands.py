@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from megacontext.errors import MegaContextError
+from nanochat.chat import session_commands
 from nanochat.chat.meter import context_lines, stats_lines, tree_lines
 from nanochat.chat.talk import Talk, open_document
 from nanochat.chat.why import USAGE, why_lines
@@ -34,14 +35,17 @@ def run_command(talk: Talk, line: str) -> None:
         guess = f"did you mean {near[0]}?" if near else "/help lists the commands."
         note(f"unknown command {name}: {guess} (A space before the slash says it to the model.)")
         return
-    command.run(talk, rest.strip())
+    try:
+        command.run(talk, rest.strip())
+    except MegaContextError as error:
+        note(f"error: {error}")
 
 
 def _help(talk: Talk, _: str) -> None:
     for command in COMMANDS.values():
-        note(f"  {command.usage:<12} {command.help}")
-    note('  """          begins and ends text of several lines')
-    note("  Ctrl-C       stops a reply and keeps it; at the prompt, twice leaves. Ctrl-D leaves.")
+        note(f"  {command.usage:<13} {command.help}")
+    note('  """           begins and ends text of several lines')
+    note("  Ctrl-C        stops a reply and keeps it; at the prompt, twice leaves. Ctrl-D leaves.")
 
 
 def _context(talk: Talk, _: str) -> None:
@@ -61,20 +65,14 @@ def _why(talk: Talk, rest: str) -> None:
     if not rest:
         note(f"which part of history? {USAGE}")
         return
-    try:
-        note("\n".join(why_lines(talk.conversation, talk.edits, rest)))
-    except MegaContextError as error:
-        note(f"error: {error}")
+    note("\n".join(why_lines(talk.conversation, talk.edits, rest)))
 
 
 def _read(talk: Talk, rest: str) -> None:
     if not rest:
         note("which file? /read FILE")
         return
-    try:
-        talk.read(open_document(rest.strip("\"'")))
-    except MegaContextError as error:
-        note(f"error: {error}")
+    talk.read(open_document(rest.strip("\"'")))
 
 
 def _exit(talk: Talk, _: str) -> None:
@@ -88,5 +86,11 @@ COMMANDS = {
     "/why": Command("/why SPAN", 'why a part of history is exact or folded: /why 1024:1056, /why "some words"', _why),
     "/stats": Command("/stats", "all figures of the memory and of the last turn", _stats),
     "/read": Command("/read FILE", "take a whole document into memory", _read),
+    "/sessions": Command("/sessions", "all sessions; the one that is open is marked", session_commands.show_sessions),
+    "/load": Command("/load NAME", "leave this session for another one", session_commands.load),
+    "/fork": Command("/fork [NAME]", "go on in a copy of this session; this one stays as it is", session_commands.fork),
+    "/save": Command(
+        "/save [NAME]", "keep an ephemeral conversation, or a copy of this session", session_commands.save
+    ),
     "/exit": Command("/exit", "leave", _exit),
 }

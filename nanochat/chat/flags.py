@@ -30,7 +30,7 @@ assistant's text only; the meter, notices and errors go to stderr.
 
 settings    flags > environment (MEGACONTEXT_MEMORY_BUDGET=512) > YAML > default; --print-config shows which
 exit codes  0 ok, 1 failure, 2 usage or config, 3 assets missing, 4 store locked or damaged, 5 budget impossible,
-            130 interrupted
+            130 interrupted, 128 + n ended by signal n
 """
 
 
@@ -54,6 +54,8 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     flags, unknown = parser.parse_known_args(argv)
     if unknown:
         parser.error(f"unknown flag or argument {unknown[0]}.{parser.nearest(unknown[0])}")
+    if (flags.sessions or flags.export or flags.import_) and (flags.prompt or flags.read):
+        parser.error("--sessions, --export and --import leave when they are done: leave out -p and --read")
     return flags
 
 
@@ -75,12 +77,24 @@ def build_parser() -> Parser:
 def _add_talk(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-p", "--prompt", action="append", metavar="TEXT", help="say this and leave; repeat for turns")
     group.add_argument("--read", nargs="+", action="extend", metavar="FILE", help="take documents into memory first")
-    group.add_argument("--json", action="store_true", help="answer in JSON lines: delta, reply, read, error")
+    group.add_argument("--json", action="store_true", help="answer in JSON lines: delta, reply, read, error; session")
 
 
 def _add_session(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--session", metavar="NAME", help="go on with this conversation, or begin it")
-    group.add_argument("--ephemeral", action="store_true", help="keep nothing of the conversation on disk")
+    which = group.add_mutually_exclusive_group()
+    which.add_argument("--session", metavar="NAME", help="go on with this conversation, or begin it")
+    which.add_argument(
+        "--continue", dest="continue_", action="store_true", help="go on with the conversation last written to"
+    )
+    which.add_argument("--ephemeral", action="store_true", help="keep nothing of the conversation on disk")
+    alone = group.add_mutually_exclusive_group()
+    alone.add_argument("--sessions", action="store_true", help="list the conversations, and leave")
+    alone.add_argument(
+        "--export", metavar="FILE", help="write a conversation to FILE.safetensors (all) or FILE.json, and leave"
+    )
+    alone.add_argument(
+        "--import", dest="import_", metavar="FILE", help="take in an export, JSON messages or a text, and leave"
+    )
 
 
 def _add_settings(group: argparse._ArgumentGroup) -> None:

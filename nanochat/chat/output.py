@@ -26,6 +26,10 @@ class Output(Protocol):
 
     def error(self, code: int, message: str) -> None: ...
 
+    def fact(self, kind: str, **fields: Any) -> None:
+        """For programs alone: people are told by `note`, or get a table."""
+        ...
+
 
 class TextOutput:
     """For people: `MegaContext> ` and the text, made harmless."""
@@ -50,9 +54,14 @@ class TextOutput:
             self._begun = False
         note(f"error: {message}")
 
+    def fact(self, kind: str, **fields: Any) -> None:
+        pass
+
 
 class JsonOutput:
-    """For programs: one JSON object a line, `v` first, `type` is delta, reply, read or error."""
+    """For programs: one JSON object a line, `v` first. `type` is delta, reply, read or error; session, exported or
+    imported where that is asked for.
+    """
 
     def piece(self, text: str) -> None:
         self._line("delta", text=text)
@@ -66,6 +75,9 @@ class JsonOutput:
     def error(self, code: int, message: str) -> None:
         self._line("error", code=code, message=message)
         note(f"error: {message}")
+
+    def fact(self, kind: str, **fields: Any) -> None:
+        self._line(kind, **fields)
 
     def _line(self, kind: str, **fields: Any) -> None:
         line = json.dumps({"v": JSON_VERSION, "type": kind, **fields}, ensure_ascii=False)

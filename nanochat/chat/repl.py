@@ -6,7 +6,7 @@ import sys
 
 from nanochat.chat.commands import Leave, run_command
 from nanochat.chat.talk import Talk
-from nanochat.chat.terminal import escapes_allowed
+from nanochat.chat.terminal import SecondCtrlC, escapes_allowed
 from nanochat.streams import note
 
 PROMPT = "You> "
@@ -16,13 +16,15 @@ INTERRUPTED = 130
 
 
 def repl(talk: Talk) -> int:
-    """Until /exit or Ctrl-D (returns 0) or a second Ctrl-C in a row (returns 130)."""
+    """Until /exit, Ctrl-D or a closed terminal (returns 0) or a second Ctrl-C in a row (returns 130)."""
     note("/help lists the commands, Ctrl-D leaves")
     strikes = 0
     while strikes < 2:
         try:
             text = read_input()
             strikes = int(_answer(talk, text))
+        except SecondCtrlC:
+            return INTERRUPTED
         except KeyboardInterrupt:
             strikes += 1
             note("" if strikes > 1 else "\n(Ctrl-C again or Ctrl-D leaves)")
@@ -58,11 +60,14 @@ def read_input() -> str:
 
 def _read_line(prompt: str) -> str:
     """With line editing where the terminal can; else plain, with the prompt on stderr, and no escape codes."""
-    if sys.stdin.isatty() and escapes_allowed(sys.stdout) and _has_readline():
-        return input(prompt)
-    sys.stderr.write(prompt)
-    sys.stderr.flush()
-    line = sys.stdin.readline()
+    try:
+        if sys.stdin.isatty() and escapes_allowed(sys.stdout) and _has_readline():
+            return input(prompt)
+        sys.stderr.write(prompt)
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+    except OSError as error:  # the terminal is gone
+        raise EOFError from error
     if not line:
         raise EOFError
     return line.rstrip("\n")

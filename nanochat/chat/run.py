@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 import traceback
 from pathlib import Path
@@ -16,6 +17,8 @@ from megacontext.telemetry.scrub import scrub
 from megacontext.telemetry.sinks import Sink
 from nanochat.chat.flags import setting_texts
 from nanochat.chat.output import JsonOutput, Output, TextOutput
+from nanochat.chat.session_files import newest_session, run_session_files, wanted
+from nanochat.chat.terminal import Ended, let_go_of_terminal, orderly_end
 from nanochat.streams import note, reader_left, use_utf8
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ def run(flags: argparse.Namespace) -> int:
         if flags.print_config:
             sys.stdout.write(scrub(print_config(settings)))
             return 0
+        if wanted(flags):
+            return run_session_files(flags, settings.config, output)
         log = RunLog.open("chat", settings, settings.config.telemetry, note=note, console=flags.debug)
     except MegaContextError as error:
         return _tell(error, output, debug=flags.debug)
@@ -44,14 +49,27 @@ def load_settings(flags: argparse.Namespace) -> LoadedConfig[DemoConfig]:
     """Flags over environment over the YAML file over defaults. Raises ConfigError."""
     texts = setting_texts(flags).items()
     overrides = {name: parse_override(DemoConfig, name, text, source) for name, (text, source) in texts}
+    settings: LoadedConfig[DemoConfig] = load_config(flags.config, overrides=overrides)
+    if not flags.continue_:
+        return settings
+    newest = newest_session(settings.config.session.root)
+    overrides["session.name"] = parse_override(DemoConfig, "session.name", newest, "flag --continue")
     return load_config(flags.config, overrides=overrides)
 
 
 def _converse(flags: argparse.Namespace, config: DemoConfig, output: Output, sink: Sink) -> int:
     try:
-        return _take_turns(flags, config, output, sink)
+        with orderly_end():
+            return _take_turns(flags, config, output, sink)
+    except Ended as end:
+        return end.code
     except BrokenPipeError:
         return reader_left()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        let_go_of_terminal()  # it was closed, and no signal has said so yet
+        return 1
 
 
 def _take_turns(flags: argparse.Namespace, config: DemoConfig, output: Output, sink: Sink) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,12 +11,16 @@ from megacontext.turns import TurnResult
 from nanochat.chat.meter import folded_tokens, meter, stats_of
 from nanochat.chat.output import Output
 from nanochat.chat.terminal import CtrlC, progress
+from nanochat.files import read_bytes
 from nanochat.streams import note
 
 if TYPE_CHECKING:
     from megacontext.conversation import Conversation
     from megacontext.edit_ledger import EditLedger
     from nanochat.chat.sessions import Desk
+
+
+LARGEST_DOCUMENT = 1 << 30  # bytes
 
 
 class Document(NamedTuple):
@@ -45,8 +50,10 @@ class Talk:
     def say(self, text: str) -> TurnResult:
         """One exchange. Ctrl-C stops the reply and keeps what was said."""
         folded = folded_tokens(self.conversation.cache)
-        with CtrlC() as stop, progress("reading the prompt") as bar:
-            for piece in self.conversation.say(text, progress=bar, cancelled=stop):
+        with CtrlC() as stop, progress("reading the prompt") as bar, ExitStack() as stack:
+            pieces = self.conversation.say(text, progress=bar, cancelled=stop)
+            stack.enter_context(closing(pieces))  # if the reader is gone, the turn ends with what was shown
+            for piece in pieces:
                 bar.close()
                 self.output.piece(piece)
         result = self._last()
@@ -54,6 +61,7 @@ class Talk:
         if result.event.stop == "interrupted":
             note("(stopped; the reply so far is kept)")
         self._tell(result, folded)
+        stop.leave_if_ended()
         return result
 
     def read(self, document: Document) -> TurnResult:
@@ -66,6 +74,7 @@ class Talk:
         stopped = result.event.stop == "interrupted"
         note(f"read the first {tokens} of {name} (stopped)" if stopped else f"read {name}: {tokens}")
         self._tell(result, folded)
+        stop.leave_if_ended()
         return result
 
     def _last(self) -> TurnResult:
@@ -89,9 +98,11 @@ def open_document(name: str) -> Document:
     """A file's text. Raises ConfigError: not there, not text, empty."""
     path = Path(name).expanduser()
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, limit=LARGEST_DOCUMENT)
     except OSError as error:
         raise ConfigError(f"{name}: cannot be read ({error.strerror}): name a text file") from error
+    except ValueError as error:
+        raise ConfigError(f"{error}: split it") from error
     if b"\0" in data[:8192]:
         raise ConfigError(f"{name}: this is no text (it holds zero bytes): convert it to plain text first")
     text = data.decode("utf-8-sig", "replace")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests_chat import Done, Home, command, environment, write_tiny_gguf
+from tests_chat import PROMPT, Done, Home, command, environment, write_tiny_gguf
 
 from nanochat.chat.__main__ import main
 
@@ -70,3 +71,22 @@ def chat_process(home: Home) -> Callable[..., Done]:
         return Done(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def terminal(home: Home) -> Iterator[Callable[..., Any]]:
+    """Starts the chat at a terminal of its own and waits for its first prompt."""
+    pexpect = pytest.importorskip("pexpect")
+    opened = []
+
+    def start(*flags: str, **environ: str) -> Any:
+        line = command(home, *flags)
+        environ = environment(TERM="xterm", **environ)
+        child = pexpect.spawn(line[0], line[1:], env=environ, cwd=str(home.path), encoding="utf-8", timeout=60)
+        opened.append(child)
+        child.expect(PROMPT)
+        return child
+
+    yield start
+    for child in opened:
+        child.close(force=True)

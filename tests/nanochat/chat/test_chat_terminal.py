@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from tests_chat import Home, command, environment
+from tests_chat import PROMPT, Home, command, environment, leave
 
 from megacontext.telemetry.schema import validate_line
 
@@ -17,34 +17,7 @@ pexpect = pytest.importorskip("pexpect")
 readline = pytest.importorskip("readline")
 
 Terminal = Callable[..., "pexpect.spawn"]
-PROMPT = "You> "
 LONG = ("--set", "chat.max_tokens=100000")
-
-
-@pytest.fixture
-def terminal(home: Home) -> Iterator[Terminal]:
-    """Starts the chat and waits for its first prompt."""
-    opened = []
-
-    def start(*flags: str, **environ: str) -> pexpect.spawn:
-        line = command(home, *flags)
-        environ = environment(TERM="xterm", **environ)
-        child = pexpect.spawn(line[0], line[1:], env=environ, cwd=str(home.path), encoding="utf-8", timeout=60)
-        opened.append(child)
-        child.expect(PROMPT)
-        return child
-
-    yield start
-    for child in opened:
-        child.close(force=True)
-
-
-def leave(child: pexpect.spawn) -> int:
-    """Ctrl-D, then the exit code."""
-    child.sendeof()
-    child.expect(pexpect.EOF)
-    child.close()
-    return child.exitstatus
 
 
 def events(home: Home) -> list[dict]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from megacontext.models.text import BYTE_OF
 
 ROOT = Path(__file__).resolve().parents[3]
+PROMPT = "You> "
 WIDTH, HEADS, INNER, LAYERS = 32, 2, 64, 2
 SPECIALS = ("<|im_start|>", "<|im_end|>")
 TEMPLATE = (
@@ -45,6 +46,16 @@ def environment(**extra: str) -> dict[str, str]:
     """This process's, less what would steer the chat."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MEGACONTEXT_")}
     return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"} | extra
+
+
+def leave(child: Any) -> int:
+    """Ctrl-D at the prompt of a terminal, then the exit code."""
+    import pexpect
+
+    child.sendeof()
+    child.expect(pexpect.EOF)
+    child.close()
+    return child.exitstatus
 
 
 def write_tiny_gguf(path: Path, max_position: int = 4096) -> None:
