@@ -115,7 +115,7 @@ class Session:
                 if not (folder / INFO_NAME).exists():
                     head = {"format": FORMAT, "version": VERSION, "name": name, "created": _now(), "model": model}
                     write_json(folder / INFO_NAME, head | {"weights": weights} | made_with, mode=0o600)
-                return cls(name, folder, log, _read_turns(folder / TURNS_NAME, len(log)))
+                return cls(name, folder, log, mend_turns(folder / TURNS_NAME, len(log))[0])
             except BaseException:
                 log.close()
                 raise
@@ -246,10 +246,10 @@ def parse_turns(data: bytes, tokens: int) -> tuple[list[Turn], int]:
     return turns, good
 
 
-def _read_turns(path: Path, tokens: int) -> list[Turn]:
-    """The turns in the file; what is torn is moved to quarantine/."""
+def mend_turns(path: Path, tokens: int) -> tuple[list[Turn], int]:
+    """The turns in the file, for a log of so many tokens. What is torn is moved to quarantine/: how many bytes."""
     if not path.exists():
-        return []
+        return [], 0
     if (size := path.stat().st_size) > TURNS_LIMIT:
         raise StoreError(
             f"{path} has {size:,} bytes; at most {TURNS_LIMIT:,} are read. Move it away: it can be missing."
@@ -260,7 +260,7 @@ def _read_turns(path: Path, tokens: int) -> list[Turn]:
         set_aside(path, good, data[good:])
         with atomic_write(path, mode=0o600) as file:
             file.write(data[:good])
-    return turns
+    return turns, len(data) - good
 
 
 def _parse_turn(line: bytes, least: int, tokens: int) -> Turn | None:

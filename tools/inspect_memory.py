@@ -1,12 +1,20 @@
-"""Draws a session as text: its turns, its history level by level, and what of it is in view, and why.
+"""Draws a session as text: its turns, its history level by level, and what of it is in view, and why. Verifies it.
 
     python -m tools.inspect_memory SESSION [--root DIR] [--log LOG] [--at TICK]
+    python -m tools.inspect_memory SESSION --verify [--json]
+    python -m tools.inspect_memory SESSION --repair [--json]
 
 SESSION is a name below artifacts/sessions, or a folder. The view is rebuilt from the newest event log of that session
 (or from LOG); without one, tokens and turns alone are shown. Only reads: no lock is taken and no byte changed, so a
 session that is open elsewhere can be looked at.
 
-Exit codes: 0 drawn, 1 the log is damaged, 2 no such session, log or tick, 4 the session cannot be read.
+--verify reads every byte of every file, in the same way, and prints a line a file (docs/ctx_format.md says what the
+files are). --repair takes the session's lock, cuts damage out of what cannot be made again (into quarantine/), removes
+what can be made again and is of no use, and verifies.
+
+Exit codes: 0 drawn, whole, or repaired; 1 the event log is damaged; 2 no such session, log or tick; 4 the session
+cannot be read, or the chat refuses it as it is: its tokens are damaged before the log's tail. A torn tail and damage to
+what is made again from tokens are 0: the chat mends them by itself.
 """
 
 from __future__ import annotations
@@ -44,7 +52,43 @@ def build_parser() -> Parser:
         "--width", type=whole_number(LEAST_WIDTH), metavar="N", help="columns (default: the terminal's)"
     )
     parser.add_argument("--all", action="store_true", help="every turn and every run of the view")
+    parser.add_argument("--verify", action="store_true", help="check every byte of every file")
+    parser.add_argument("--repair", action="store_true", help="make a damaged session usable again")
+    parser.add_argument("--json", action="store_true", help="with --verify or --repair: one JSON object on stdout")
     return parser
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Draw, verify or repair. Returns the exit code."""
+    from megacontext.errors import ConfigError
+
+    if flags.verify or flags.repair:
+        return check(flags)
+    if flags.json:
+        raise ConfigError("--json goes with --verify or --repair: the drawing is text")
+    return inspect(flags)
+
+
+def check(flags: argparse.Namespace) -> int:
+    """Verify, with --repair after repairing, and print the states of the files."""
+    from nanochat.harmless import harmless
+    from tools.inspection.finding import find_folder
+    from tools.inspection.repair import repair
+    from tools.inspection.states import as_json, state_lines
+    from tools.inspection.verify import verify
+
+    folder = find_folder(flags.root, flags.session)
+    done: list[str] = []
+
+    def tell(step: str) -> None:
+        done.append(step)
+        note(harmless(step))
+
+    found = repair(folder, tell) if flags.repair else verify(folder)
+    if flags.repair and not done:
+        note("nothing to repair")
+    print(as_json(found, done) if flags.json else harmless("\n".join(state_lines(found))))
+    return found.exit_code
 
 
 def inspect(flags: argparse.Namespace) -> int:
@@ -105,7 +149,7 @@ def _lines(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    return guarded(inspect, build_parser(), argv)
+    return guarded(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ import struct
 import zlib
 from typing import NamedTuple
 
+from megacontext.tree.token_frames import DamagedHeaderError
+
 MAGIC = b"MEGACTX\0"
 VERSION = 1
 BYTE_ORDER = 0x0102
@@ -74,14 +76,14 @@ def pack_header(geometry: Geometry, fingerprint: str) -> bytes:
 def unpack_header(data: bytes) -> tuple[Geometry, bytes]:
     """What a file that begins with `data` says of itself, and the digest of its maker's fingerprint.
 
-    Raises ValueError saying why it is no file of this version.
+    Raises DamagedHeaderError, or ValueError for another version, saying why it is no file of this program.
     """
     if len(data) < HEADER_BYTES:
-        raise ValueError(f"it has {len(data)} bytes, a header takes {HEADER_BYTES}")
+        raise DamagedHeaderError(f"it has {len(data)} bytes, a header takes {HEADER_BYTES}")
     if data[:8] != MAGIC:
-        raise ValueError("it is no .ctx file")
+        raise DamagedHeaderError("it is no .ctx file")
     if zlib.crc32(data[: _HEADER.size]) != _CRC.unpack_from(data, _HEADER.size)[0]:
-        raise ValueError("its header, at byte 0, is damaged")
+        raise DamagedHeaderError("its header, at byte 0, is damaged")
     _, version, order, kind, encoding, reserved, *sizes, digest = _HEADER.unpack_from(data)
     if (version, order) != (VERSION, BYTE_ORDER):
         raise ValueError(f"it has version {version}, this program reads {VERSION}")

@@ -50,6 +50,16 @@ class FrameFile:
             raise
         return file
 
+    @classmethod
+    def open_any(cls, path: Path, *, writable: bool = False) -> FrameFile:
+        """Open a file whoever made it, as its header says. Raises ValueError for what is none, OSError."""
+        descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | _BINARY)
+        try:
+            return cls(path, ctx.unpack_header(_read(descriptor, ctx.HEADER_BYTES, 0))[0], descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
     def write(self, number: int, payload: bytes) -> None:
         """Put a frame at its place. Raises StoreError when the disk fails."""
         self._write(ctx.pack_frame(number, payload), self.geometry.offset(number))
