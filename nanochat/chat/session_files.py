@@ -37,7 +37,7 @@ def newest_session(root: str) -> str:
 
     name = latest_session(root)
     if name is None:
-        raise ConfigError(f"there is no session in {root} yet: begin one without --continue, or name its folder")
+        raise ConfigError(f"there is no session in {root} yet: a chat without --continue begins one, or set session.root")
     return name
 
 
