@@ -195,7 +195,7 @@ class ContextCache(KVCache):
             self._clock.take()  # an answer's passes belong to no tick
         if not self.spec.relocatable:
             self._begin_positions_anew(model)
-        if self.files is not None and self.context.sealed > sealed and not self.rings:  # a ring is much to write
+        if self.files is not None and (prompt or self.context.sealed > sealed) and not self.rings:  # a ring is much
             self.files.keep(self)
 
     @property

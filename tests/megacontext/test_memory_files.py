@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import torch
 from memory_toys import VOCAB, small_config, small_llama
 
 from megacontext.cache import ContextCache
@@ -88,6 +89,27 @@ def test_a_log_that_cannot_be_written_keeps_the_state_that_was_there(tmp_path, m
     kept.files.flush()
     assert (tmp_path / VIEW_NAME).read_bytes() == before
     monkeypatch.undo()
+    kept.close()
+
+
+def test_what_a_prompt_asked_for_is_kept_before_its_answer_begins(tmp_path):
+    kept, rng = Kept(tmp_path), Random(5)
+    kept.feed(0, 90)
+    prompt = [rng.randrange(VOCAB) for _ in range(14)]
+    kept.log.append(prompt)
+    for at in range(0, 12, 6):
+        run(MODEL, kept.cache, ids(MODEL, prompt[at : at + 6]))
+        kept.cache.maintain(MODEL)
+    run(MODEL, kept.cache, ids(MODEL, prompt[12:13]))
+    kept.cache.maintain(MODEL)
+    kept.cache.maintain(MODEL, prompt=len(prompt))
+    kept.files.flush()
+    files = MemoryFiles(tmp_path, MODEL.spec, 4, PagesConfig(), log=kept.log)
+    again = ContextCache(MODEL.spec, small_config(), files=files)
+    assert files.bring_back(again, kept.log.tokens(0, len(kept.log)), MODEL) == ""
+    last = ids(MODEL, prompt[-1:])
+    assert torch.equal(run(MODEL, again, last), run(MODEL, kept.cache, last))
+    files.close()
     kept.close()
 
 
