@@ -3,6 +3,7 @@
     python -m tools.inspect_memory SESSION [--root DIR] [--log LOG] [--at TICK]
     python -m tools.inspect_memory SESSION --verify [--json]
     python -m tools.inspect_memory SESSION --repair [--json]
+    python -m tools.inspect_memory FILE.ctx
 
 SESSION is a name below artifacts/sessions, or a folder. The view is rebuilt from the newest event log of that session
 (or from LOG); without one, tokens and turns alone are shown. Only reads: no lock is taken and no byte changed, so a
@@ -10,7 +11,7 @@ session that is open elsewhere can be looked at.
 
 --verify reads every byte of every file, in the same way, and prints a line a file (docs/ctx_format.md says what the
 files are). --repair takes the session's lock, cuts damage out of what cannot be made again (into quarantine/), removes
-what can be made again and is of no use, and verifies.
+what can be made again and is of no use, and verifies. FILE.ctx, a session's or of an earlier layout, is told in words.
 
 Exit codes: 0 drawn, whole, or repaired; 1 the event log is damaged; 2 no such session, log or tick; 4 the session
 cannot be read, or the chat refuses it as it is: its tokens are damaged before the log's tail. A torn tail and damage to
@@ -62,11 +63,22 @@ def run(flags: argparse.Namespace) -> int:
     """Draw, verify or repair. Returns the exit code."""
     from megacontext.errors import ConfigError
 
+    if flags.session.endswith(".ctx") and Path(flags.session).is_file():
+        return tell_file(Path(flags.session))
     if flags.verify or flags.repair:
         return check(flags)
     if flags.json:
         raise ConfigError("--json goes with --verify or --repair: the drawing is text")
     return inspect(flags)
+
+
+def tell_file(path: Path) -> int:
+    """What one .ctx file is. Returns the exit code."""
+    from nanochat.harmless import harmless
+    from tools.inspection.ctx_file import ctx_lines
+
+    print(harmless("\n".join(ctx_lines(path))))
+    return 0
 
 
 def check(flags: argparse.Namespace) -> int:

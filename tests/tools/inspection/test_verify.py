@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -368,3 +369,18 @@ def test_bytes_without_sense_are_told_never_raised(folder):
             verify(folder)
         path.write_bytes(whole)
     assert verify(folder).exit_code == 0
+
+
+def test_one_ctx_file_is_told_in_words_an_earlier_one_too(folder, capsys, tmp_path):
+    assert main([str(folder / "pages.ctx")]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("pages.ctx   version 1   pages of (2, 2, 8, 1) model:bfloat16   maker ")
+    assert "every 4,096 bytes from byte 4,096; 0 damaged" in out
+    head = struct.pack("<IHHHHH32s18x", 0x4D434354, 1, 0, 32, 2048, 0, b"SmolLM3-3B")
+    (tmp_path / "LOD0.ctx").write_bytes(head + np.arange(64, dtype="<u4").tobytes())
+    assert main([str(tmp_path / "LOD0.ctx")]) == 0
+    out = capsys.readouterr().out
+    assert "earlier layout, without a count   level 0   model SmolLM3-3B" in out
+    assert "64 tokens as uint32, blocks of 32, width 2048" in out
+    (tmp_path / "x.ctx").write_bytes(b"x" * 99)
+    assert main([str(tmp_path / "x.ctx")]) == 4
