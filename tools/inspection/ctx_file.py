@@ -31,8 +31,8 @@ def ctx_lines(path: Path) -> list[str]:
     shape = f"({geometry.layers}, {geometry.kv_heads}, {geometry.rows}, {geometry.width})"
     return [
         f"{path.name}   version {ctx.VERSION}   {noun}s of {shape} {geometry.encoding}   maker {digest.hex()[:12]}",
-        f"  {counted(len(frames.whole), noun)} of {geometry.payload:,} bytes, every {geometry.stride:,} bytes from byte "
-        f"{ctx.ALIGN:,}; {len(frames.damaged):,} damaged",
+        f"  {counted(len(frames.whole), noun)} of {geometry.payload:,} bytes, every {geometry.stride:,} bytes "
+        f"from byte {ctx.ALIGN:,}; {len(frames.damaged):,} damaged",
     ]
 
 
