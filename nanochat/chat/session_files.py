@@ -25,9 +25,9 @@ def run_session_files(flags: argparse.Namespace, config: DemoConfig, output: Out
     if flags.sessions:
         _list(config, output, table=not flags.json)
     elif flags.export:
-        _export(config, output, Path(flags.export))
+        _export(config, output, Path(flags.export).expanduser())
     else:
-        _import(config, output, Path(flags.import_))
+        _import(config, output, Path(flags.import_).expanduser())
     return 0
 
 
@@ -37,7 +37,7 @@ def newest_session(root: str) -> str:
 
     name = latest_session(root)
     if name is None:
-        raise ConfigError(f"there is no session in {root} yet: a chat without --continue begins one, or set session.root")
+        raise ConfigError(f"there is no session in {root} yet: a chat without --continue begins one")
     return name
 
 

@@ -63,7 +63,7 @@ class Desk:
         name = name or free_name(self.root, self.session.name)
         self._copy(name)
         copy = self.opener.session(name)
-        if self.opened.files is None:
+        if self.opened.files is None or self.opened.files.folder is None:  # nothing on disk to bring back
             self._move_into(copy)
         else:
             self._leave(self._enter(copy))

@@ -81,8 +81,8 @@ def terminal(home: Home) -> Iterator[Callable[..., Any]]:
 
     def start(*flags: str, **environ: str) -> Any:
         line = command(home, *flags)
-        environ = environment(TERM="xterm", **environ)
-        child = pexpect.spawn(line[0], line[1:], env=environ, cwd=str(home.path), encoding="utf-8", timeout=60)
+        env = environment(**{"TERM": "xterm"} | environ)
+        child = pexpect.spawn(line[0], line[1:], env=env, cwd=str(home.path), encoding="utf-8", timeout=60)
         opened.append(child)
         child.expect(PROMPT)
         return child
@@ -90,3 +90,25 @@ def terminal(home: Home) -> Iterator[Callable[..., Any]]:
     yield start
     for child in opened:
         child.close(force=True)
+
+
+@pytest.fixture
+def endless(home: Home) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a reply that would take very long, and waits until it has begun."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*flags: str) -> subprocess.Popen[bytes]:
+        line = command(home, "-p", "hi", "--max-tokens", "1000000", *flags)
+        process = subprocess.Popen(
+            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), cwd=home.path
+        )
+        started.append(process)
+        assert process.stdout is not None
+        begin = b'{"v": 1, "typ' if "--json" in flags else b"MegaContext> "
+        assert process.stdout.read(13) == begin
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

@@ -9,10 +9,10 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from tests_chat import ROOT, Done, Home, command, environment
+from tests_chat import ROOT, Done, Home, environment
 
 from megacontext.errors import ConfigError
 from megacontext.telemetry.schema import validate_line
@@ -190,27 +190,6 @@ def test_secrets_of_the_environment_never_reach_the_log(chat: Chat, home: Home) 
     chat("-p", "hello", HF_TOKEN=canary, WANDB_API_KEY=canary)
     written = b"".join(path.read_bytes() for path in home.path.rglob("*.log"))
     assert canary.encode() not in written
-
-
-@pytest.fixture
-def endless(home: Home) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts a reply that would take very long, and waits until it has begun."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(*flags: str) -> subprocess.Popen[bytes]:
-        line = command(home, "-p", "hi", "--max-tokens", "1000000", *flags)
-        process = subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), cwd=home.path
-        )
-        started.append(process)
-        assert process.stdout is not None
-        assert process.stdout.read(13) == b"MegaContext> "
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 Endless = Callable[..., "subprocess.Popen[bytes]"]

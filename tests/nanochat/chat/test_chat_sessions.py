@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_chat import Done, Home, environment
+from tests_chat import ROOT, Done, Home, environment
 
 from megacontext.config import DemoConfig
 from megacontext.errors import StoreError
@@ -88,7 +88,7 @@ def test_continue_goes_on_with_the_session_last_written_to(chat: Chat, home: Hom
         chat("--session", name, "-p", "hello")
     done = chat("--continue", "-p", "again")
     assert "session one\n" in done.stderr
-    assert "  name: \"one\"  # flag --continue\n" in chat("--continue", "--print-config").stdout
+    assert '  name: "one"  # flag --continue\n' in chat("--continue", "--print-config").stdout
 
 
 def test_continue_without_a_session_says_how_to_begin_one(chat: Chat) -> None:
@@ -284,6 +284,9 @@ def test_save_keeps_an_ephemeral_conversation_from_then_on(enter: Enter, memory:
     room.talk.say("more")
     assert room.on_disk("kept").tokens.tolist() == room.tokens
     assert room.tokens[: len(before)] == before
+    assert "read again" not in room.do("/fork branch")
+    room.do("/load kept")
+    assert room.tokens == room.on_disk("branch").tokens.tolist()
 
 
 def test_save_says_where_and_with_a_name_makes_a_copy(enter: Enter, memory: tuple[str, ...]) -> None:
@@ -427,3 +430,27 @@ def test_an_open_session_can_be_exported(enter: Enter, chat: Chat, home: Home) -
     room.talk.say("hello")
     assert chat("--export", "now.json", "--session", "diary").returncode == 0
     assert json.loads((home.path / "now.json").read_bytes())["messages"][0] == {"role": "user", "content": "hello"}
+
+
+@pytest.mark.needs_model
+def test_the_demo_models_conversation_goes_out_as_it_was_said(tmp_path: Path) -> None:
+    if not (ROOT / "artifacts/models/SmolLM2-135M-Instruct.Q4_1.gguf").exists():
+        pytest.skip("python tools/bootstrap_env.py brings the demo model")
+    places = ["--set", f"session.root={tmp_path / 'sessions'}", "--log-dir", str(tmp_path)]
+
+    def chat(*flags: str) -> str:
+        line = [sys.executable, "-m", "nanochat.chat", *places, *flags]
+        done = subprocess.run(
+            line, capture_output=True, encoding="utf-8", env=environment(), cwd=ROOT, timeout=240, check=True
+        )
+        return done.stdout.removeprefix("MegaContext> ")
+
+    said = [{"role": "user", "content": "My dog is Biscuit."}, {"role": "assistant", "content": "A lovely name!"}]
+    (tmp_path / "talk.json").write_text(json.dumps({"messages": said}), encoding="utf-8")
+    chat("--import", str(tmp_path / "talk.json"))
+    reply = chat("--continue", "-p", "What is my dog called?", "-t", "0", "--max-tokens", "24")
+    assert "Biscuit" in reply
+    chat("--export", str(tmp_path / "back.json"))
+    found = json.loads((tmp_path / "back.json").read_bytes())["messages"]
+    assert found[:3] == [*said, {"role": "user", "content": "What is my dog called?"}]
+    assert found[3]["content"] == reply.removesuffix("\n")
