@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -157,3 +158,15 @@ def test_other_safetensors_are_told_apart():
     with pytest.raises(ValueError, match="no session export"):
         unpack(save({"a": np.zeros(1, np.float32)}, metadata={"format": "pt"}))
     assert set(PARTS) == {"tokens", "turns", "messages"}
+
+
+def test_the_documentation_names_every_entry():
+    size = int.from_bytes(DATA[:8], "little")
+    metadata = json.loads(DATA[8 : 8 + size])["__metadata__"]
+    manifest = json.loads(metadata["manifest"])
+    documented = (Path(__file__).resolve().parents[3] / "docs" / "session_export.md").read_text(encoding="utf-8")
+    for name in [*metadata, *PARTS]:
+        assert f"| `{name}` |" in documented
+    for name in manifest:
+        assert f'"{name}": ' in documented
+    assert FORMAT in documented
