@@ -1,7 +1,7 @@
 """A session in one file: safetensors with three parts and a manifest. docs/session_export.md has the bytes.
 
     tokens     U32 (n,)    all ids
-    turns      U8          one [start, stop, role] a line, as in turns.jsonl
+    turns      U8          [[start, stop, role], ...], JSON
     messages   U8          the same as text: {"messages": [{"role": ..., "content": ...}, ...]}, UTF-8
     metadata   format, manifest (JSON: name, model, fingerprints, versions, size and sha256 of each part), its sha256
 
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from megacontext.errors import ConfigError
-from megacontext.session import Turn, parse_turns
+from megacontext.session import ROLE, Turn
 from megacontext.sessions.messages import messages_json, parse_messages
 from megacontext.sessions.transcript import ROLES, Message
 
@@ -50,7 +50,7 @@ def pack(session: Portable) -> bytes:
     """The file's bytes."""
     from safetensors.numpy import save
 
-    turns = "".join(json.dumps(turn) + "\n" for turn in session.turns).encode()
+    turns = json.dumps(session.turns).encode()
     parts = {
         "tokens": session.tokens.astype("<u4"),
         "turns": np.frombuffer(turns, np.uint8),
@@ -131,10 +131,18 @@ def _parts(data: bytes, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _turns(data: bytes, tokens: int) -> list[Turn]:
-    turns, good = parse_turns(data, tokens)
-    if good < len(data):
-        raise ValueError(f"its turns make no sense from byte {good} on")
-    return turns
+    try:
+        found = [Turn(*turn) for turn in json.loads(data.decode("utf-8"))]
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"its turns make no sense: {error}") from error
+    least = 0
+    for number, (start, stop, role) in enumerate(found, 1):
+        if not (type(start) is int and type(stop) is int and least <= start <= stop <= tokens):
+            raise ValueError(f"its turns make no sense: turn {number} does not lie between {least} and {tokens}")
+        if not isinstance(role, str) or not ROLE.fullmatch(role):
+            raise ValueError(f"its turns make no sense: turn {number} is of no role")
+        least = stop
+    return found
 
 
 def _messages(data: bytes) -> list[Message]:

@@ -48,7 +48,7 @@ def test_any_reader_of_safetensors_can_read_it():
     parts = load(DATA)
     assert parts["tokens"].tolist() == [1, 2, 299]
     assert json.loads(parts["messages"].tobytes())["messages"][1] == {"role": "document", "content": "b"}
-    assert parts["turns"].tobytes() == b'[0, 2, "user"]\n[2, 3, "assistant"]\n'
+    assert json.loads(parts["turns"].tobytes()) == [[0, 2, "user"], [2, 3, "assistant"]]
 
 
 def test_every_changed_byte_is_noticed():
@@ -134,7 +134,20 @@ def put(*path_and_value):
         (put("name", "n"), {"tokens": np.zeros((3, 1), np.uint32)}, "of shape"),
         (put("name", "n"), {"tokens": np.zeros(3, np.float32)}, "float32"),
         (put("name", "n"), {"more": np.zeros(3, np.uint8)}, "it has the parts"),
-        (put("name", "n"), {"turns": np.frombuffer(b'[0, 9, "user"]\n', np.uint8)}, "turns make no sense from byte 0"),
+        *(
+            (put("name", "n"), {"turns": np.frombuffer(turns, np.uint8)}, f"turns make no sense: .*{what}")
+            for turns, what in (
+                (b'[[0, 9, "user"]]', "turn 1 does not lie between 0 and 3"),
+                (b'[[0, 2, "user"], [1, 3, "user"]]', "turn 2 does not lie between 2 and 3"),
+                (b'[[0, 2.0, "user"]]', "turn 1 does not lie"),
+                (b'[[0, 2, "<|bos|>"]]', "turn 1 is of no role"),
+                (b"[[0, 2, 3]]", "turn 1 is of no role"),
+                (b"[[0, 2]]", "missing"),
+                (b"[3]", "iterable"),
+                (b"[" * 9999, ""),
+                (b"\xff", "utf"),
+            )
+        ),
         (put("name", "n"), {"messages": np.frombuffer(b"[" * 9999, np.uint8)}, "messages make no sense"),
         (put("name", "n"), {"messages": np.frombuffer(b'[{"role": "tool"}]', np.uint8)}, "role 'tool'"),
         (put("name", "n"), {"messages": np.frombuffer(b"\xff\xfe", np.uint8)}, "messages make no sense"),
