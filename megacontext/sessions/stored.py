@@ -29,6 +29,8 @@ from megacontext.session import (
 from megacontext.tree import token_frames as frames
 from nanochat.files import read_json
 
+TAIL_LIMIT = 64 << 20  # bytes behind a bad frame that are searched for good ones
+
 
 @dataclass(frozen=True)
 class StoredSession:
@@ -126,12 +128,12 @@ def _tokens(file: BinaryIO, vocab: int) -> tuple[np.ndarray, list[str]]:
             pieces.append(frame.tokens)
         end = frame.end
     tokens = np.concatenate(pieces)
-    tail = read(end, max(os.fstat(file.fileno()).st_size - end, 0))
-    if not tail:
+    left = os.fstat(file.fileno()).st_size - end
+    if left <= 0:
         return tokens, []
-    if frames.durable_length(tail) > end:
+    if frames.durable_length(read(end, min(left, TAIL_LIMIT))) > end:
         return tokens, [f"damaged at byte {end:,}, after {len(tokens):,} tokens, with good data behind it"]
-    return tokens, [f"{len(tail):,} bytes of an unfinished write at the end (a crash, or a process that writes now)"]
+    return tokens, [f"{left:,} bytes of an unfinished write at the end (a crash, or a process that writes now)"]
 
 
 def _reader(file: BinaryIO) -> Callable[[int, int], bytes]:

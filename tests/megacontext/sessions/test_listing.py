@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -13,7 +14,7 @@ from session_toys import add, begin, filled
 from megacontext.errors import StoreError
 from megacontext.session import TURNS_LIMIT, latest_session
 from megacontext.sessions.listing import list_sessions
-from megacontext.sessions.stored import read_session
+from megacontext.sessions.stored import TAIL_LIMIT, read_session
 
 
 def touch(folder, when):
@@ -94,6 +95,26 @@ def test_what_is_being_made_is_not_listed(tmp_path):
     os.rename(tmp_path / "talk", tmp_path / ".hidden")
     assert list_sessions(tmp_path) == []
     assert latest_session(tmp_path) is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a file of holes")
+def test_an_endless_tail_is_not_read_into_memory(tmp_path):
+    filled(tmp_path).close()
+    with open(tmp_path / "talk" / "tokens.log", "r+b") as file:
+        file.truncate(1 << 40)
+    tracemalloc.start()
+    assert "bytes of an unfinished write" in read_session(tmp_path / "talk").damage
+    assert tracemalloc.get_traced_memory()[1] < 4 * TAIL_LIMIT
+    tracemalloc.stop()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+def test_a_pipe_is_no_file_of_a_session(tmp_path):
+    filled(tmp_path).close()
+    (tmp_path / "talk" / "turns.jsonl").unlink()
+    os.mkfifo(tmp_path / "talk" / "turns.jsonl")
+    with pytest.raises(StoreError, match="no plain file"):
+        read_session(tmp_path / "talk")
 
 
 def test_turns_beyond_all_measure_are_not_read(tmp_path):
