@@ -2,7 +2,7 @@
 
     <root>/<name>/session.json    what made it: model, vocabulary, fingerprint, when
                   tokens.log      the tokens (tree.token_log)
-                  turns.jsonl     one [start, stop, role] a line: token ranges, for showing the history
+                  turns.jsonl     token ranges, for showing the history (tree.turn_file)
 
 Tokens are the truth: a turn whose tokens did not reach the disk is dropped on opening. Knows no pages and no gists.
 """
@@ -10,36 +10,29 @@ Tokens are the truth: a turn whose tokens did not reach the disk is dropped on o
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shlex
 import time
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from megacontext.errors import ConfigError, StoreError
 from megacontext.tree.memory_log import MemoryLog
-from megacontext.tree.quarantine import set_aside
 from megacontext.tree.token_frames import HEADER_BYTES
 from megacontext.tree.token_log import DamagedLogError, TokenLog
-from nanochat.files import atomic_write, read_json, write_json
+from megacontext.tree.turn_file import ROLE, Turn, append_turns, mend_turns
+from megacontext.tree.turn_file import TURNS_LIMIT as TURNS_LIMIT
+from megacontext.tree.turn_file import parse_turns as parse_turns
+from nanochat.files import read_json, remove_leftovers, write_json
 
 FORMAT, VERSION = "megacontext.session", 1
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
-ROLE = re.compile(r"[a-z_]{1,32}")
 INFO_NAME, LOG_NAME, TURNS_NAME = "session.json", "tokens.log", "turns.jsonl"
-INFO_LIMIT, TURNS_LIMIT = 1 << 20, 64 << 20  # bytes that are read of them at most
-
-
-class Turn(NamedTuple):
-    """Tokens [start, stop) of the log, and who they are from: user, assistant, document."""
-
-    start: int
-    stop: int
-    role: str
+INFO_LIMIT = 1 << 20  # bytes that are read of it at most
+INFO_KEYS = {"format", "version", "name", "created", "model", "weights", "vocab", "fingerprint"}
 
 
 def session_folder(root: Path | str, name: str) -> Path:
@@ -80,7 +73,8 @@ class Session:
     def __init__(self, name: str | None, folder: Path | None, log: MemoryLog, turns: list[Turn]) -> None:
         self.name, self.folder, self.log = name, folder, log
         self._turns = turns
-        self._kept = len(turns)  # turns that are in the file
+        self._kept = len(turns)  # turns that are in the file, which has so many bytes
+        self._kept_bytes = 0 if folder is None else _size_of(folder / TURNS_NAME)
 
     @classmethod
     def open(
@@ -112,9 +106,11 @@ class Session:
             _refuse_lost_log(folder)
             log = TokenLog.open(folder / LOG_NAME, vocab=vocab, fingerprint=fingerprint, repair=repair)
             try:
+                remove_leftovers(folder)
                 if not (folder / INFO_NAME).exists():
                     head = {"format": FORMAT, "version": VERSION, "name": name, "created": _now(), "model": model}
-                    write_json(folder / INFO_NAME, head | {"weights": weights} | made_with, mode=0o600)
+                    info = head | {"weights": weights} | made_with
+                    write_json(folder / INFO_NAME, info | {"check": checksum_of(info)}, mode=0o600)
                 return cls(name, folder, log, mend_turns(folder / TURNS_NAME, len(log))[0])
             except BaseException:
                 log.close()
@@ -170,9 +166,8 @@ class Session:
         self.log.sync()
         if self.folder is None or self._kept == len(self._turns):
             return
-        lines = "".join(json.dumps(turn) + "\n" for turn in self._turns[self._kept :])
         try:
-            _append(self.folder / TURNS_NAME, lines.encode())
+            self._kept_bytes = append_turns(self.folder / TURNS_NAME, self._turns[self._kept :], self._kept_bytes)
         except OSError as error:
             raise StoreError(f"cannot write {self.folder / TURNS_NAME}: {error}. The tokens are safe.") from error
         self._kept = len(self._turns)
@@ -192,6 +187,21 @@ def _new_name() -> str:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def checksum_of(info: Mapping[str, object]) -> str:
+    """crc32 of what session.json says, but for its own checksum."""
+    said = {key: value for key, value in info.items() if key != "check"}
+    return f"{zlib.crc32(json.dumps(said, sort_keys=True).encode()):08x}"
+
+
+def is_intact(info: Mapping[str, object]) -> bool:
+    """Whether session.json says what was written. Once it had no checksum."""
+    return info["check"] == checksum_of(info) if "check" in info else info.keys() <= INFO_KEYS
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _refuse_links(folder: Path) -> None:
@@ -223,61 +233,11 @@ def _check_info(path: Path, wanted: Mapping[str, object]) -> None:
         ) from error
     if not isinstance(found, dict) or found.get("format") != FORMAT or found.get("version") != VERSION:
         raise StoreError(f"{path} is no session of version {VERSION}")
+    if not is_intact(found):
+        raise StoreError(f"{path} is damaged. To move it to quarantine/: {repair_command(path.parent)}")
     for key in ("vocab", "fingerprint"):
         if found.get(key) != wanted[key]:
             raise StoreError(
                 f"the session in {path.parent} was made with {key} {found.get(key)!r} (model {found.get('model')!r}), "
                 f"this model has {wanted[key]!r}: use the model it was made with, or another session"
             )
-
-
-def parse_turns(data: bytes, tokens: int) -> tuple[list[Turn], int]:
-    """Turns up to the first line that is torn, or that speaks of tokens which are not there; and how many bytes these
-    turns take.
-    """
-    turns: list[Turn] = []
-    good = 0
-    for line in data.splitlines(keepends=True):
-        turn = _parse_turn(line, turns[-1].stop if turns else 0, tokens)
-        if turn is None:
-            break
-        turns.append(turn)
-        good += len(line)
-    return turns, good
-
-
-def mend_turns(path: Path, tokens: int) -> tuple[list[Turn], int]:
-    """The turns in the file, for a log of so many tokens. What is torn is moved to quarantine/: how many bytes."""
-    if not path.exists():
-        return [], 0
-    if (size := path.stat().st_size) > TURNS_LIMIT:
-        raise StoreError(
-            f"{path} has {size:,} bytes; at most {TURNS_LIMIT:,} are read. Move it away: it can be missing."
-        )
-    data = path.read_bytes()
-    turns, good = parse_turns(data, tokens)
-    if good < len(data):
-        set_aside(path, good, data[good:])
-        with atomic_write(path, mode=0o600) as file:
-            file.write(data[:good])
-    return turns, len(data) - good
-
-
-def _parse_turn(line: bytes, least: int, tokens: int) -> Turn | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        start, stop, role = json.loads(line)
-    except (ValueError, TypeError, RecursionError):
-        return None
-    if type(start) is not int or type(stop) is not int or not isinstance(role, str) or not ROLE.fullmatch(role):
-        return None
-    return Turn(start, stop, role) if least <= start <= stop <= tokens else None
-
-
-def _append(path: Path, data: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags, 0o600), "ab") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import sys
 import time
@@ -15,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+LEFTOVER = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")  # a temporary neighbour, see atomic_write
 PID_BYTES = 32  # a lock file starts with its owner's process id, padded; the locked byte lies behind it
 
 
@@ -27,6 +29,14 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folder(path: Path, *, mode: int = 0o700) -> None:
+    """`path`, and the folders above it that are missing; their names are durable when this returns."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
 
 
 @contextmanager
@@ -51,6 +61,13 @@ def atomic_write(path: Path | str, *, mode: int = 0o666, sync: bool = True) -> I
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Clear away what a crash left of `atomic_write` in `folder`. Nobody else may be writing there."""
+    for path in folder.glob(".*.tmp"):
+        if LEFTOVER.fullmatch(path.name):
+            path.unlink()
 
 
 def write_json(path: Path | str, value: Any, *, indent: int | None = 2, mode: int = 0o666) -> None:

@@ -23,7 +23,7 @@ from megacontext.tree import token_frames as frames
 from megacontext.tree.memory_log import MemoryLog, Recovered
 from megacontext.tree.quarantine import set_aside
 from megacontext.tree.token_frames import FRAME_TOKENS, HEADER_BYTES, Header
-from nanochat.files import FileLock, atomic_write
+from nanochat.files import FileLock, atomic_write, make_folder
 
 _BINARY = getattr(os, "O_BINARY", 0)
 
@@ -72,7 +72,7 @@ class TokenLog(MemoryLog):
     def open_as(cls, path: Path, header: Header, *, repair: bool = False) -> TokenLog:
         """As `open`, for a log with this header, whatever the tokenizer is called."""
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(path.parent)
             lock = _locked(path)
             try:
                 return cls._open(path, lock, header, repair)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megacontext.errors import ConfigError, StoreError
-from megacontext.session import Session, Turn, latest_session
+from megacontext.session import Session, Turn, latest_session, parse_turns
 
 
 def opened(root, name="talk", **options) -> Session:
@@ -127,6 +128,81 @@ def test_turns_that_make_no_sense_are_cut_off(tmp_path, text, kept):
     (aside,) = (tmp_path / "talk" / "quarantine").iterdir()
     assert aside.name.startswith(f"turns.jsonl.{good}.")
     assert aside.read_text() == text[good:]
+
+
+def test_a_flipped_bit_in_a_line_ends_the_turns_before_it(tmp_path):
+    with opened(tmp_path) as session:
+        for at in range(3):
+            say(session, "user" if at % 2 else "assistant", [at] * 20)
+        turns, folder = session.turns, session.folder
+    data = (folder / "turns.jsonl").read_bytes()
+    for at in range(len(data)):
+        for bit in range(8):
+            changed = bytearray(data)
+            changed[at] ^= 1 << bit
+            found, good = parse_turns(bytes(changed), 60)
+            assert tuple(found) == turns[: len(found)]
+            assert good <= at
+
+
+def test_session_json_is_believed_as_a_whole_or_not_at_all(tmp_path):
+    opened(tmp_path).close()
+    path = tmp_path / "talk" / "session.json"
+    data = path.read_bytes()
+    for at in range(len(data)):
+        changed = bytearray(data)
+        changed[at] ^= 1 << at % 7
+        path.write_bytes(changed)
+        with suppress(ValueError):
+            if json.loads(changed) == json.loads(data):
+                continue  # white space
+        with pytest.raises(StoreError):
+            opened(tmp_path)
+    path.write_bytes(data)
+    opened(tmp_path).close()
+
+
+def test_a_session_json_of_before_it_had_a_checksum_is_read(tmp_path):
+    opened(tmp_path).close()
+    path = tmp_path / "talk" / "session.json"
+    info = json.loads(path.read_bytes())
+    del info["check"]
+    path.write_text(json.dumps(info))
+    opened(tmp_path).close()
+
+
+def test_turns_that_a_full_disk_tore_are_written_again_whole(tmp_path, monkeypatch):
+    session = opened(tmp_path)
+    say(session, "user", [1])
+    session.append([2])
+    session.add_turn("assistant", 1, 2)
+    session.log.sync()
+    with monkeypatch.context() as patch:
+        patch.setattr("megacontext.tree.turn_file.pack_turn", lambda turn: b"[1, 2")
+        patch.setattr(os, "fsync", _full)
+        with pytest.raises(StoreError, match="The tokens are safe"):
+            session.sync()
+    say(session, "user", [3])
+    session.close()
+    with opened(tmp_path) as session:
+        assert session.turns == (Turn(0, 1, "user"), Turn(1, 2, "assistant"), Turn(2, 3, "user"))
+        assert not (tmp_path / "talk" / "quarantine").exists()
+
+
+def _full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_what_crashes_left_half_written_is_cleared_away(tmp_path):
+    opened(tmp_path).close()
+    folder = tmp_path / "talk"
+    left = folder / ".view.snap.4711.0a1b2c3d.tmp"
+    mine = folder / ".notes.tmp"
+    for path in (left, mine):
+        path.write_bytes(b"x")
+    opened(tmp_path).close()
+    assert not left.exists()
+    assert mine.exists()
 
 
 def test_damage_before_the_tail_is_answered_with_the_command_that_mends_it(tmp_path, monkeypatch):

@@ -12,7 +12,17 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from megacontext.errors import StoreError
-from megacontext.session import FORMAT, INFO_LIMIT, INFO_NAME, LOG_NAME, TURNS_LIMIT, TURNS_NAME, VERSION, parse_turns
+from megacontext.session import (
+    FORMAT,
+    INFO_LIMIT,
+    INFO_NAME,
+    LOG_NAME,
+    TURNS_LIMIT,
+    TURNS_NAME,
+    VERSION,
+    is_intact,
+    parse_turns,
+)
 from megacontext.sessions.stored import open_plain
 from megacontext.tree import token_frames as frames
 from nanochat.files import read_json
@@ -120,6 +130,8 @@ def check_info(folder: Path, header: frames.Header | None) -> tuple[FileState, d
         return FileState(INFO_NAME, "damaged", size, str(error), refused=True), {}
     if not isinstance(info, dict) or (info.get("format"), info.get("version")) != (FORMAT, VERSION):
         return FileState(INFO_NAME, "damaged", size, f"it is no session of version {VERSION}", refused=True), {}
+    if not is_intact(info):
+        return FileState(INFO_NAME, "damaged", size, "its checksum does not fit what it says", refused=True), {}
     if header is not None and not describes(info, header):
         note = f"it says another vocabulary or tokenizer than {LOG_NAME}, whose header is whole"
         return FileState(INFO_NAME, "damaged", size, note, refused=True), info
