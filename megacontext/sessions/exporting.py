@@ -49,8 +49,10 @@ def export_session(session: StoredSession, text: TextModel, path: Path) -> Expor
             f"the session {session.name} was made with another tokenizer (model {session.model!r}): "
             "name that model with --model"
         )
-    if "damaged" in session.damage:
-        raise StoreError(f"the session {session.name} is {session.damage}: restore or repair it first")
+    if session.lost:
+        raise StoreError(
+            f"the session {session.name} cannot be exported whole, {session.damage}: restore or repair it first"
+        )
     tokens = session.tokens
     messages = transcript(text, lambda start, stop: tokens[start:stop].tolist(), len(tokens), session.turns)
     data = messages_json(messages) if path.suffix == MESSAGES else pack(_portable(session, messages))

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,7 @@ TAIL_LIMIT = 64 << 20  # bytes behind a bad frame that are searched for good one
 @dataclass(frozen=True)
 class StoredSession:
     """tokens: (n,) uint32. model: what session.json calls it; weights: its fingerprint, or "". damage: what could not
-    be read, or "".
+    be read, or ""; lost: whether that had once been whole.
     """
 
     folder: Path
@@ -47,6 +47,7 @@ class StoredSession:
     tokens: np.ndarray
     turns: tuple[Turn, ...]
     damage: str = ""
+    lost: bool = False
 
     @property
     def name(self) -> str:
@@ -60,10 +61,11 @@ def read_session(folder: Path) -> StoredSession:
         written = _turn_bytes(folder / TURNS_NAME)  # before the log: no turn then speaks of tokens not read
         with open_plain(folder / LOG_NAME) as file:
             header = _header(folder / LOG_NAME, file)
-            tokens, damage = _tokens(file, header.vocab)
+            tokens, torn, lost = _tokens(file, header.vocab)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be read ({error.strerror})") from error
     turns, good = parse_turns(written, len(tokens))
+    damage = [torn] if torn else []
     if good < len(written):
         damage.append(f"{len(written) - good:,} bytes of {TURNS_NAME} are torn, or speak of tokens that are not there")
     return StoredSession(
@@ -76,6 +78,7 @@ def read_session(folder: Path) -> StoredSession:
         tokens,
         tuple(turns),
         "; ".join(damage),
+        lost,
     )
 
 
@@ -116,7 +119,13 @@ def _header(path: Path, file: BinaryIO) -> frames.Header:
         raise StoreError(f"{path} cannot be read: {error}. Restore it from a copy, or move it away.") from error
 
 
-def _tokens(file: BinaryIO, vocab: int) -> tuple[np.ndarray, list[str]]:
+class _Found(NamedTuple):
+    tokens: np.ndarray
+    damage: str
+    lost: bool
+
+
+def _tokens(file: BinaryIO, vocab: int) -> _Found:
     """Tokens of all whole frames, and what stands behind them."""
     read = _reader(file)
     pieces: list[np.ndarray] = [np.empty(0, np.uint32)]
@@ -124,16 +133,18 @@ def _tokens(file: BinaryIO, vocab: int) -> tuple[np.ndarray, list[str]]:
     for frame in frames.read_frames(read, end):
         if frame.type == frames.TOKENS:
             if int(frame.tokens.max()) >= vocab:
-                return np.concatenate(pieces), [f"an id out of the vocabulary at byte {frame.offset:,}"]
+                return _Found(np.concatenate(pieces), f"an id out of the vocabulary at byte {frame.offset:,}", True)
             pieces.append(frame.tokens)
         end = frame.end
     tokens = np.concatenate(pieces)
     left = os.fstat(file.fileno()).st_size - end
     if left <= 0:
-        return tokens, []
+        return _Found(tokens, "", False)
     if frames.durable_length(read(end, min(left, TAIL_LIMIT))) > end:
-        return tokens, [f"damaged at byte {end:,}, after {len(tokens):,} tokens, with good data behind it"]
-    return tokens, [f"{left:,} bytes of an unfinished write at the end (a crash, or a process that writes now)"]
+        what = f"damaged at byte {end:,}, after {len(tokens):,} tokens, with good data behind it"
+        return _Found(tokens, what, True)
+    what = f"{left:,} bytes of an unfinished write at the end (a crash, or a process that writes now)"
+    return _Found(tokens, what, False)
 
 
 def _reader(file: BinaryIO) -> Callable[[int, int], bytes]:
