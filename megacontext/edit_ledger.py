@@ -22,11 +22,15 @@ OCCASIONS = {
 
 
 class EditLedger:
-    """Implements `Sink`. forgotten: the newest tick of which an edit was dropped to keep the ledger small, or -1."""
+    """Implements `Sink`. forgotten: the newest tick of which an edit was dropped to keep the ledger small, or -1.
+
+    began: the first tick it knows of, None before there is one; more than 0 where a kept memory was taken up.
+    """
 
     def __init__(self, most: int = MOST_SPANS) -> None:
         self.most = most
         self.forgotten = -1
+        self.began: int | None = None
         self._last: dict[tuple[int, int], Edit] = {}  # the one edited longest ago stands first
         self._wavered: dict[int, int] = {}  # start of a block that changed and changed back in a sum -> its last tick
 
@@ -34,13 +38,23 @@ class EditLedger:
         if isinstance(event, (Expand, Collapse)):
             self._add(event)
         elif isinstance(event, Tick):
+            self.begin(event.tick - event.ticks + 1)
             self._wavered.update(dict.fromkeys(event.transient or (), event.tick))
             while len(self._wavered) > self.most:
                 self._wavered.pop(next(iter(self._wavered)))
         elif isinstance(event, MemoryOpened):
             self._last.clear()
             self._wavered.clear()
-            self.forgotten = -1
+            self.forgotten, self.began = -1, None
+
+    def begin(self, tick: int) -> None:
+        """A memory as an earlier run kept it goes on with `tick`; without effect once there was one."""
+        self.began = tick if self.began is None else self.began
+
+    @property
+    def unknown(self) -> int:
+        """The newest tick with an edit that it may not know, or -1."""
+        return max(self.forgotten, (self.began or 0) - 1)
 
     def _add(self, edit: Edit) -> None:
         span = (edit.start, edit.end)
@@ -84,7 +98,7 @@ def explain(entry: Span, context: WorkingContext, protected: Protected, ledger: 
         return f"exact: among the newest {context.history - protected.recent_start:,} tokens"
     if isinstance(edit, Expand):
         return f"exact since tick {since}: expanded {occasion(edit)}"
-    if since > ledger.forgotten:
+    if since > ledger.unknown:
         moment = ledger.wavered(entry)
         given = "it never had to give way" if moment is None else f"it gave way for moments, up to tick {moment}"
         return f"exact since it was sealed, at tick {since}: {given}"
@@ -120,6 +134,8 @@ def _score(edit: Edit) -> str:
 
 
 def lost(ledger: EditLedger) -> str:
-    """What is said where the ledger no longer knows."""
+    """What is said where the ledger does not know, or no longer."""
+    if ledger.unknown > ledger.forgotten:
+        return f"why stands in the log of an earlier run (this one began with tick {ledger.began})"
     kept = f"the last edits of {ledger.most:,} spans are kept, some up to tick {ledger.forgotten} are not"
     return f"why is forgotten ({kept})"

@@ -77,6 +77,21 @@ class FanOut:
                 self.failures[type(sink).__name__] = error
 
 
+class Telling:
+    """A sink before a sink: a warning that passes is told as well, as `warning: <message>: <hint>`."""
+
+    def __init__(self, sink: Sink, note: Callable[[str], None]) -> None:
+        self._sink, self._note = sink, note
+
+    def emit(self, event: Event) -> None:
+        self._sink.emit(event)
+        if isinstance(event, Warning_):
+            self._note(f"warning: {event.message}" + (f": {event.hint}" if event.hint else ""))
+
+    def close(self) -> None:
+        self._sink.close()
+
+
 class JsonlSink:
     """The event log of one run: `<folder>/<run>-<YYYYmmddTHHMMSSZ>.log`, mode 0600, one write per event.
 

@@ -8,10 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from megacontext.conversation import Conversation
+from megacontext.conversation import Conversation, Resumed
 from megacontext.edit_ledger import EditLedger
 from megacontext.telemetry.events import MemoryOpened, ModelLoaded, Warning_
-from megacontext.telemetry.sinks import FanOut
+from megacontext.telemetry.sinks import FanOut, Telling
+from nanochat.chat.meter import stats_of
 from nanochat.chat.output import Output
 from nanochat.chat.sessions import Desk
 from nanochat.chat.talk import Talk
@@ -99,7 +100,8 @@ class Opener:
             edits = EditLedger()
             conversation = self._conversation(session, edits, files)
             self.tell_opened(session)
-            resume(conversation)
+            if resume(conversation).kept and files is not None:
+                edits.begin(stats_of(conversation.cache)["tick"])
             undo.pop_all()
         return Opened(conversation, session, edits, files)
 
@@ -114,7 +116,7 @@ class Opener:
         from megacontext.delta_nll import DeltaNll
         from nanochat.sampling import Sampler
 
-        config, sink = self.config, FanOut([edits, self._sink])
+        config, sink = self.config, FanOut([edits, Telling(self._sink, note)])
         probe = DeltaNll.of(config.telemetry)
         return Conversation(
             self.loaded,
@@ -128,16 +130,17 @@ class Opener:
         )
 
 
-def resume(conversation: Conversation) -> None:
+def resume(conversation: Conversation) -> Resumed:
     """Go on with a session: as its memory was kept; what was not is read again, and said so."""
     if not len(conversation.log):
-        return
+        return Resumed(0, 0, "")
     with progress("reading the session again") as bar:
         found = conversation.resume(bar)
     if found.why:
         note(f"the kept memory could not be used: {found.why}; the session was read again")
     again = found.tokens - found.kept
     note(f"went on with {found.tokens:,} tokens" + (f", {again:,} of them read again" if again > 1 else ""))
+    return found
 
 
 def open_files(config: DemoConfig, session: Session, loaded: LoadedModel, sink: Sink) -> MemoryFiles:

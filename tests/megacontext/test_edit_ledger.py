@@ -111,6 +111,24 @@ def test_another_memory_is_another_story() -> None:
     assert (len(ledger), ledger.forgotten, ledger.last(Span(16, 24, 1))) == (0, -1, None)
 
 
+@pytest.mark.parametrize("heard", [False, True], ids=["nothing was edited since", "it was heard of by a tick"])
+def test_what_an_earlier_run_did_is_not_made_up(heard: bool) -> None:
+    """The view of `context`, kept after tick 5 and taken up by a run that begins with tick 6."""
+    ledger, view = EditLedger(), context()
+    ledger.emit(MemoryOpened(cache="megacontext"))
+    if heard:
+        ledger.emit(Tick(tick=37, ticks=32))
+    ledger.begin(6)
+    elsewhere = "why stands in the log of an earlier run (this one began with tick 6)"
+    assert explain(view.covering(8), view, ENDS, ledger) == f"exact since tick 5: {elsewhere}"
+    assert explain(view.covering(24), view, ENDS, ledger) == f"exact since tick 0: {elsewhere}"
+    assert explain(view.covering(16), view, ENDS, ledger) == f"folded away, and so in view since tick 3: {elsewhere}"
+    assert explain(view.covering(0), view, ENDS, ledger) == "exact: the beginning of history always is"
+    sealed = view.grow(4).seal(40)
+    later = Protected(first_end=8, recent_start=sealed.history)
+    assert explain(sealed.covering(96), sealed, later, ledger).startswith("exact since it was sealed, at tick 40")
+
+
 def test_a_full_ledger_is_as_small_as_it_says() -> None:
     tracemalloc.start()
     ledger = EditLedger()

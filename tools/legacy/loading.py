@@ -15,6 +15,7 @@ from megacontext.delta_nll import DeltaNll
 from megacontext.errors import BudgetError
 from megacontext.models import load_model
 from megacontext.telemetry.events import MemoryOpened, ModelLoaded, Warning_
+from megacontext.telemetry.sinks import Telling
 from nanochat.hardware import has_device
 from nanochat.streams import note
 from tools.legacy.config import PLAIN
@@ -57,9 +58,7 @@ def open_memory(spec: ModelSpec, config: LegacyConfig, tokens: int, sink: Sink) 
             f"memory.cache {memory.cache} gives each of the {tokens:,} tokens a position, but the model was trained on "
             f"{spec.max_position:,}; shorten the prompt, or set memory.cache to megacontext, which holds any length"
         )
-    if plain and telemetry.delta_nll != "off":
-        warn(sink, f"no ΔNLL with memory.cache {memory.cache}", "it compares a budgeted view with a plain cache")
-    cache = build_cache(spec, memory, sink=sink, probe=DeltaNll.of(telemetry))
+    cache = build_cache(spec, memory, sink=Telling(sink, note), probe=DeltaNll.of(telemetry))
     sink.emit(MemoryOpened(cache=memory.cache, working_budget=None if plain else memory.budget))
     return cache
 

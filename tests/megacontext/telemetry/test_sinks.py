@@ -13,13 +13,24 @@ from event_sinks import BrokenSink, ListSink, full_tick, turn
 from megacontext.telemetry.console import ConsoleSink, line_of
 from megacontext.telemetry.events import ModelLoaded, Tick, Warning_
 from megacontext.telemetry.schema import validate_line
-from megacontext.telemetry.sinks import FanOut, JsonlSink
+from megacontext.telemetry.sinks import FanOut, JsonlSink, Telling
 from megacontext.telemetry.ticks import TickSummary
 
 
 def records(sink: JsonlSink) -> list[dict]:
     sink.close()
     return [validate_line(line) for line in sink.path.read_bytes().splitlines()]
+
+
+def test_a_warning_on_its_way_to_the_log_is_told_and_nothing_else_is() -> None:
+    log, lines = ListSink(), []
+    telling = Telling(log, lines.append)
+    events = [Tick(tick=0), Warning_(message="no view", hint="turn it off"), turn(), Warning_(message="torn")]
+    for event in events:
+        telling.emit(event)
+    telling.close()
+    assert lines == ["warning: no view: turn it off", "warning: torn"]
+    assert (log.events, log.closed) == (events, True)
 
 
 def test_a_broken_sink_silences_itself_alone_and_the_others_are_told() -> None:

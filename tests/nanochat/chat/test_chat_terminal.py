@@ -169,3 +169,26 @@ def test_why_tells_what_became_of_a_part_of_history(terminal: Terminal, home: Ho
     child.expect("'barn' names no part of history: write /why START:END")
     child.expect(PROMPT)
     assert leave(child) == 0
+
+
+def test_why_in_a_session_that_goes_on_tells_what_an_earlier_run_did_from_what_this_one_does(
+    terminal: Terminal, home: Home
+) -> None:
+    home.config.write_text(home.config.read_text().replace("full", "megacontext\n  budget: 512"), encoding="utf-8")
+    (home.path / "notes.txt").write_text("The owl sleeps in the barn. " * 60, encoding="utf-8")
+    first = terminal("--session", "owl")
+    first.sendline("/read notes.txt")
+    first.expect(PROMPT)
+    assert leave(first) == 0
+    child = terminal("--session", "owl")
+    child.sendline("/why 32:1500")
+    child.expect(r"why stands in the log of an earlier run \(this one began with tick \d+\)")
+    child.expect(PROMPT)
+    assert "never had to give way" not in child.before
+    child.sendline("Where does the owl sleep?")
+    child.expect("tok/s")
+    child.expect(PROMPT)
+    child.sendline("/why 32:1500")
+    child.expect("when a prompt ended")
+    child.expect(PROMPT)
+    assert leave(child) == 0
