@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megacontext.errors import ConfigError, StoreError
 from megacontext.tree.memory_log import MemoryLog
@@ -27,6 +28,9 @@ from megacontext.tree.turn_file import ROLE, Turn, append_turns, mend_turns
 from megacontext.tree.turn_file import TURNS_LIMIT as TURNS_LIMIT
 from megacontext.tree.turn_file import parse_turns as parse_turns
 from nanochat.files import read_json, remove_leftovers, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FORMAT, VERSION = "megacontext.session", 1
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
@@ -101,7 +105,7 @@ class Session:
         folder = session_folder(root, name)
         made_with = {"vocab": vocab, "fingerprint": fingerprint}
         try:
-            _refuse_links(folder)
+            _refuse_strange_files(folder)
             _check_info(folder / INFO_NAME, made_with)
             _refuse_lost_log(folder)
             log = TokenLog.open(folder / LOG_NAME, vocab=vocab, fingerprint=fingerprint, repair=repair)
@@ -150,6 +154,10 @@ class Session:
     def tokens(self, start: int, stop: int) -> list[int]:
         """Tokens [start, stop)."""
         return self.log.tokens(start, stop)
+
+    def array(self, start: int, stop: int) -> np.ndarray:
+        """Tokens [start, stop) as (stop - start,) uint32."""
+        return self.log.array(start, stop)
 
     def add_turn(self, role: str, start: int, stop: int) -> None:
         """Note that tokens [start, stop) are a turn of `role`; on disk with the next `sync`.
@@ -204,11 +212,13 @@ def _size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _refuse_links(folder: Path) -> None:
-    """A session that came from elsewhere must not make us write, or show, a file outside of it."""
+def _refuse_strange_files(folder: Path) -> None:
+    """A session that came from elsewhere must not make us write, or show, a file outside of it, nor wait for a pipe."""
     for path in folder.rglob("*") if folder.is_dir() else ():
         if path.is_symlink():
             raise StoreError(f"{path} is a link: a session's files are never links. Put the file itself in its place.")
+        if not (path.is_file() or path.is_dir()):
+            raise StoreError(f"{path} is a pipe or a device: no file of a session is. Move it away.")
 
 
 def _refuse_lost_log(folder: Path) -> None:

@@ -115,6 +115,8 @@ def test_a_pipe_is_no_file_of_a_session(tmp_path):
     os.mkfifo(tmp_path / "talk" / "turns.jsonl")
     with pytest.raises(StoreError, match="no plain file"):
         read_session(tmp_path / "talk")
+    with pytest.raises(StoreError, match="is a pipe or a device"):
+        begin(tmp_path)
 
 
 def test_turns_beyond_all_measure_are_not_read(tmp_path):
