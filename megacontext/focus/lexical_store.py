@@ -23,7 +23,15 @@ from megacontext.focus.lexical.archive import Archive, Progress
 from megacontext.focus.lexical.format import checksum_of_tokens, digest_of
 from megacontext.focus.lexical.newest import Newest
 from megacontext.focus.lexical.rebuild import Tokens, read_text
-from megacontext.focus.lexical.records import CONTEXT, LONGEST, NOTHING, bounds, checked, make_records
+from megacontext.focus.lexical.records import (
+    CONTEXT,
+    LONGEST,
+    NOTHING,
+    bounds,
+    checked,
+    contexts,
+    make_records,
+)
 from megacontext.focus.lexical.votes import Votes
 
 UNIT = 4096  # tokens sealed at once
@@ -97,7 +105,7 @@ class LexicalStore:
     def add(self, tokens: Iterable[int]) -> None:
         """Let each token vote with the history before it, then index it. Raises ValueError for what is no token.
 
-        Raises StoreError if a file is damaged and `tokens` cannot tell what was in it; nothing is added then.
+        Raises StoreError if a file is damaged and `tokens` cannot tell what was in it; `length` says what is added.
         """
         ids = checked(tokens)
         if self.length + len(ids) > LONGEST:
@@ -108,27 +116,28 @@ class LexicalStore:
     def _add(self, ids: np.ndarray) -> None:
         length = self.length
         try:
-            records, newer, listed = self._take(ids)
-            counts, places = self._archive.look_up(bounds(records, self.max_n), newer, self.max_matches)
+            found, newer, listed = self._take(ids)
+            counts, places = self._archive.look_up(bounds(found, self.max_n), newer, self.max_matches)
         except BaseException:
             self._forget(length)
             raise
-        rows = np.repeat(np.arange(len(newer)), np.where(newer <= self.max_matches, newer, 0))
+        rows = np.repeat(np.arange(len(newer), dtype=np.int64), np.where(newer <= self.max_matches, newer, 0))
         tells = counts[rows] <= self.max_matches
-        places.append(rows[tells] << 32 | listed[tells])
-        self._votes.add(length, counts, np.sort(np.concatenate(places)))
+        places = np.concatenate([places, rows[tells] << 32 | listed[tells]])
+        places.sort()
+        self._votes.add(length, counts, places)
         while self.length - self._archive.stop >= self.unit + 2 * self.window:
             self._seal()
         self._archive.work(len(ids))
 
     def _take(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Index the next tokens: (records, how often each row came among the newest, where), as Newest says."""
+        """Index the next tokens: (their contexts, how often each row came among the newest, where), as Newest says."""
         filled = self._filled + len(ids)
         self._text[self._filled : filled] = ids
-        records = make_records(self._text[self._filled - (CONTEXT - 1) : filled], self.length)
-        counts, places = self._newest.look_up_and_post(records.tobytes(), self.length)
+        found = contexts(self._text[self._filled - (CONTEXT - 1) : filled])
+        counts, places = self._newest.look_up_and_post(found.astype(np.uint32).tobytes(), self.length)
         self._filled, self.length = filled, self.length + len(ids)
-        return records, np.array(counts, np.int64), np.array(places, np.int64)
+        return found, np.array(counts, np.int64), np.array(places, np.int64)
 
     def _forget(self, length: int) -> None:
         """Go back to a length after `_take` or amid it."""
@@ -141,7 +150,8 @@ class LexicalStore:
         """The oldest unit of the newest tokens becomes a segment."""
         text = self._text[: CONTEXT - 1 + self.unit]
         rest = self._text[len(text) : self._filled].copy()
-        self._archive.seal(make_records(text, self._archive.stop), checksum_of_tokens(text[-self.unit :]))
+        records = make_records(contexts(text), np.arange(self.unit))
+        self._archive.seal(records, checksum_of_tokens(text[-self.unit :]))
         self._begin(text[1 - CONTEXT :].copy())
         self._take(rest)
 

@@ -25,7 +25,7 @@ from megacontext.focus.lexical.folder import Wanted, discard, find_segments
 from megacontext.focus.lexical.format import Head
 from megacontext.focus.lexical.making import Making, in_pieces
 from megacontext.focus.lexical.rebuild import Tokens, sorted_pieces
-from megacontext.focus.lexical.records import positions
+from megacontext.focus.lexical.records import LONGEST_SEGMENT
 from megacontext.focus.lexical.segment import Segment, SegmentDamaged, merged
 
 STEP = 2048  # records merged at a time: a fraction of a millisecond
@@ -39,7 +39,7 @@ class Matches(NamedTuple):
     """counts: (rows,) matches of each row, newer ones included. places: row << 32 | position, of rows that tell."""
 
     counts: np.ndarray
-    places: list[np.ndarray]
+    places: np.ndarray
 
 
 class Archive:
@@ -110,14 +110,26 @@ class Archive:
                 self._mend(damage.segment)
 
     def _look_up(self, bounds: np.ndarray, newer: np.ndarray, most: int) -> Matches:
-        counts, found = newer.copy(), []
-        for segment in self.segments:
-            low, high = segment.find(bounds).reshape(2, -1)
-            width = high - low
-            counts += width
-            found.append((segment, low, width))
-        tells = counts <= most
-        return Matches(counts, [_places(segment, low, width * tells) for segment, low, width in found])
+        if not self.segments:
+            return Matches(newer, np.empty(0, np.int64))
+        order = bounds.argsort()  # searches that go the same way find their way in the processor's cache
+        found = np.empty((len(self.segments), len(bounds)), np.int64)
+        for index, segment in enumerate(self.segments):
+            found[index, order] = segment.find(bounds[order])
+        low, high = found[:, : len(newer)], found[:, len(newer) :]
+        width = high - low
+        counts = newer + width.sum(0)
+        return Matches(counts, self._places(low, width * (counts <= most)))
+
+    def _places(self, low: np.ndarray, width: np.ndarray) -> np.ndarray:
+        """row << 32 | position, for the records [low, low + width) of each segment and row."""
+        segments, rows = width.nonzero()
+        low, width = low[segments, rows], width[segments, rows]
+        ends = width.cumsum()
+        at = np.arange(width.sum()) + (low - ends + width).repeat(width)
+        cuts = [0, *np.bincount(segments, width, len(self.segments)).cumsum().astype(int).tolist()]
+        found = [segment.positions(at[a:b]) for segment, (a, b) in zip(self.segments, pairwise(cuts), strict=True)]
+        return rows.repeat(width) << 32 | np.concatenate(found)
 
     # --- merging ---
 
@@ -151,7 +163,8 @@ class Archive:
         pairs = [
             (left, right)
             for left, right in pairwise(self.segments)
-            if len(left) == len(right) and left.start % (2 * len(left)) == 0 and left.start >= self._fixed
+            if len(left) == len(right) <= LONGEST_SEGMENT // 2
+            if left.start % (2 * len(left)) == 0 and left.start >= self._fixed
             if self._folder is not None or not (left.path or right.path)
         ]
         return sorted(pairs, key=lambda pair: len(pair[0]))
@@ -241,14 +254,3 @@ class Archive:
         for making in self._making.values():
             making.cancel()
         self._making.clear()
-
-
-def _places(segment: Segment, low: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """row << 32 | position, for records [low, low + width) of each row."""
-    rows = np.flatnonzero(width)
-    if not len(rows):
-        return rows
-    widths = width[rows]
-    ends = np.cumsum(widths)
-    at = np.arange(ends[-1]) + np.repeat(low[rows] - ends + widths, widths)
-    return np.repeat(rows, widths) << 32 | positions(segment.records(at))

@@ -7,10 +7,10 @@
        20  first 20 bytes of sha256 of the fingerprint     4  reserved, 0
         4  crc32 of the 60 bytes before
     checksums                 crc32 of each 4,096 bytes of records, u32; zeros up to a multiple of 4,096 bytes
-    records, 16 bytes each    sorted as bytes; focus/lexical/records.py says what is in one
+    records, 16 bytes each    in order; two float64, as focus/lexical/records.py says
 
-The file is called by the positions it covers, `<start>-<stop>.lex`, twelve digits each. Numbers but those in records
-are little-endian. A file is written once and never changed.
+The file is called by the positions it covers, `<start>-<stop>.lex`, twelve digits each. All numbers are little-endian.
+A file is written once and never changed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from megacontext.focus.lexical.records import RECORD_BYTES
+from megacontext.focus.lexical.records import RECORD
 
 MAGIC = b"MEGALEX\0"
 VERSION = 1
 BYTE_ORDER = 0x0102
 ALIGN = 4096
-GROUP = ALIGN // RECORD_BYTES  # records under one checksum
+GROUP = ALIGN // RECORD.itemsize  # records under one checksum
 HEADER_BYTES = 64
 NAME = re.compile(r"(\d{12})-(\d{12})\.lex")
 LEFTOVER = re.compile(r"\.\d{12}-\d{12}\.lex\..*\.tmp")  # of a write that a crash cut off
@@ -63,7 +63,7 @@ class Head(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of the whole file."""
-        return self.offset + RECORD_BYTES * self.length
+        return self.offset + RECORD.itemsize * self.length
 
 
 def digest_of(fingerprint: str) -> bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from megacontext.focus.lexical.records import ID_BYTES, RECORD_BYTES
+from megacontext.focus.lexical.records import CONTEXT
 
+ID_BYTES = 4
 KEY_BYTES, LISTED_BYTES = 140, 44  # about what an n-gram takes, and a position in a list
 
 
@@ -16,17 +17,17 @@ class Newest:
         self._ends: dict[bytes, int | list[int]] = {}  # by n-gram: where it ended, once or more often
         self._listed = 0
 
-    def look_up_and_post(self, records: bytes, position: int) -> tuple[list[int], list[int]]:
+    def look_up_and_post(self, contexts: bytes, position: int) -> tuple[list[int], list[int]]:
         """Of each row how often it came before, and where, row by row, if that tells something.
 
-        position: of the first record's token. Counts end at `most` + 1.
+        contexts: ids of ID_BYTES bytes. position: of the first one's token. Counts end at `most` + 1.
         """
         counts: list[int] = []
         places: list[int] = []
         ends = self._ends
-        for at in range(0, len(records), RECORD_BYTES):
+        for at in range(0, len(contexts), CONTEXT * ID_BYTES):
             for prefix in self._prefixes:
-                gram = records[at : at + prefix]
+                gram = contexts[at : at + prefix]
                 found = ends.get(gram)
                 if found is None:
                     ends[gram] = position

@@ -11,7 +11,7 @@ import numpy as np
 
 from megacontext.errors import StoreError
 from megacontext.focus.lexical.format import Head, checksum_of_tokens
-from megacontext.focus.lexical.records import CONTEXT, NOTHING, checked, make_records
+from megacontext.focus.lexical.records import CONTEXT, NOTHING, checked, contexts, make_records
 
 Tokens = Callable[[int, int], Sequence[int]]  # the ids of history's [start, stop)
 
@@ -41,5 +41,5 @@ def sorted_pieces(
             size *= 2
         text = read_text(tokens, start, start + size)
         head = Head(start, size, unit, checksum_of_tokens(text[-unit:]), digest)
-        yield head, np.sort(make_records(text, start))
+        yield head, np.sort(make_records(contexts(text), np.arange(size)))
         start += size

@@ -1,12 +1,14 @@
-"""A token and the three before it, as sixteen bytes that sort like text read backwards. Pure functions over arrays.
+"""A token with the three before it, as one number that numpy sorts and searches. Pure functions over arrays.
 
-    3  the token   3  the one before   3  two before   3  three before   4  position of the token
+    real part    21 bits  the token          21  the one before     11  two before, its upper bits
+    imaginary    10 bits  its lower bits     21  three before       22  position, counted from the segment's first token
 
-All numbers are big-endian, so records compare as their bytes do. Every n-gram that ends at a token (n up to 4) is a
-prefix of its record: among sorted records its matches stand side by side, whatever n is, and two binary searches find
-them. Nothing is hashed, so nothing collides. Before the first token stands NOTHING, which equals no token.
+Complex numbers are ordered by their real parts, then by their imaginary ones, and 53 bits stand in a part exactly: so
+records are ordered like text read backwards. All tokens in which an n-gram ends (n up to 4) stand side by side among
+sorted records, whatever n is, and two binary searches find them. Nothing is hashed, so nothing collides.
 
-m tokens, rows: one for each token and each n, those of a token side by side.
+A context is (4,) ids: a token, the one before it, and so on. Before the first token stands NOTHING, which equals no
+token. m tokens; rows: one for each token and each n, those of a token side by side.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
-CONTEXT = 4  # tokens in a record
-RECORD = np.dtype("S16")
-RECORD_BYTES, ID_BYTES = 16, 3
-NOTHING = (1 << 24) - 1  # ids are below
-LONGEST = (1 << 32) - 1  # positions are below
+CONTEXT = 4
+RECORD = np.dtype("<c16")
+NOTHING = (1 << 21) - 1  # ids are below
+LONGEST_SEGMENT = 1 << 22  # tokens
+LONGEST = 1 << 32  # tokens of a history
 
-_PREFIXES = np.where(np.arange(RECORD_BYTES) < ID_BYTES * np.arange(1, CONTEXT + 1)[:, None], 0xFF, 0).astype(np.uint8)
+_UPTO = np.tri(CONTEXT, dtype=np.int64)  # [n - 1]: which ids of a context an n-gram has
+_LAST = np.eye(CONTEXT, dtype=np.int64)  # the last of them
 
 
 def checked(tokens: Iterable[int]) -> np.ndarray:
@@ -35,28 +38,33 @@ def checked(tokens: Iterable[int]) -> np.ndarray:
     return ids.astype(np.uint32)
 
 
-def make_records(text: np.ndarray, start: int) -> np.ndarray:
-    """(m,) records of text[3:], whose first token has position `start`. text: (3 + m,) ids, or NOTHING."""
-    ids = text.astype(">u4").view(np.uint8).reshape(-1, 4)[:, 1:]
-    count = len(ids) - (CONTEXT - 1)
-    raw = np.empty((count, RECORD_BYTES), np.uint8)
+def contexts(text: np.ndarray) -> np.ndarray:
+    """(m, 4) int64: the contexts of text[3:]. text: (3 + m,) ids, or NOTHING."""
+    count = len(text) - (CONTEXT - 1)
+    found = np.empty((count, CONTEXT), np.int64)
     for back in range(CONTEXT):
-        first = CONTEXT - 1 - back
-        raw[:, ID_BYTES * back : ID_BYTES * (back + 1)] = ids[first : first + count]
-    raw[:, ID_BYTES * CONTEXT :] = np.arange(start, start + count, dtype=">u4").view(np.uint8).reshape(-1, 4)
-    return raw.view(RECORD)[:, 0]
+        found[:, back] = text[CONTEXT - 1 - back :][:count]
+    return found
 
 
-def bounds(records: np.ndarray, max_n: int) -> np.ndarray:
-    """(2 * rows,) records: what is not below the first half's and below the second half's begins as the row does."""
-    raw = records.view(np.uint8).reshape(-1, 1, RECORD_BYTES)
-    keep = _PREFIXES[:max_n]
-    both = np.empty((2, len(records), max_n, RECORD_BYTES), np.uint8)
-    np.bitwise_and(raw, keep, out=both[0])
-    np.bitwise_or(raw, ~keep, out=both[1])
-    return both.reshape(-1).view(RECORD)
+def make_records(found: np.ndarray, places: np.ndarray | int) -> np.ndarray:
+    """(...,) records of (..., 4) contexts. places: counted from the segment's first token."""
+    token, before, two_before, three_before = np.moveaxis(found, -1, 0)
+    records = np.empty(token.shape, RECORD)
+    records.real = (token << 32) + (before << 11) + (two_before >> 10)
+    records.imag = ((two_before & 1023) << 43) + (three_before << 22) + places
+    return records
 
 
-def positions(records: np.ndarray) -> np.ndarray:
-    """(m,) int64: where the tokens of contiguous records stand."""
-    return records.view(">u4").reshape(-1, RECORD_BYTES // 4)[:, -1].astype(np.int64)
+def bounds(found: np.ndarray, max_n: int) -> np.ndarray:
+    """(2 * rows,) records. A row's n-gram ends where a record is not below its first one, and below its second one.
+
+    The rows' first ones come first.
+    """
+    low = found[:, None, :] * _UPTO[:max_n]
+    return make_records(np.stack([low, low + _LAST[:max_n]]), 0).reshape(-1)
+
+
+def places(records: np.ndarray) -> np.ndarray:
+    """(m,) int64: positions, counted from the segment's first token."""
+    return records.imag.astype(np.int64) & (LONGEST_SEGMENT - 1)

@@ -1,8 +1,11 @@
 """Sorted records of a run of tokens, in memory or in a file that is mapped. Never changed once made.
 
-A file that an earlier process wrote is believed group by group: a group's checksum is verified when a search comes to
-rest there, and that it rests at the right place shows in the records on both sides. So opening a segment costs the
-same however long it is, and a flipped bit is found before it can change an answer. Knows nothing of other segments.
+A file that an earlier process wrote is believed group by group, when its checksum is right: groups are verified where
+searches end. That is enough. A search ends between two records that it looked at last, of which one told it to go up
+and one to go down; if both are as they were written, it ends where it must, whatever it met on the way. So opening a
+segment costs the same however long it is, and damage is found before it can change an answer.
+
+Knows nothing of other segments.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import numpy as np
 
 from megacontext.errors import StoreError
 from megacontext.focus.lexical import format as lex
-from megacontext.focus.lexical.records import RECORD, RECORD_BYTES
+from megacontext.focus.lexical.records import RECORD, places
 from nanochat.files import atomic_write
 
 
@@ -73,16 +76,17 @@ class Segment:
 
     def find(self, bounds: np.ndarray) -> np.ndarray:
         """(k,) for each bound the number of records below it. Raises SegmentDamaged."""
-        places = np.searchsorted(self._records, bounds)
+        found = self._records.searchsorted(bounds)
         if self._checksums is not None:
-            self._prove(places, bounds)
-        return places
+            self._verify(np.maximum(found - 1, 0))
+            self._verify(np.minimum(found, len(self) - 1))
+        return found
 
-    def records(self, places: np.ndarray) -> np.ndarray:
-        """The records at these places. Raises SegmentDamaged."""
+    def positions(self, at: np.ndarray) -> np.ndarray:
+        """Where the tokens of the records at these indices stand. Raises SegmentDamaged."""
         if self._checksums is not None:
-            self._verify(places)
-        return self._records[places]
+            self._verify(at)
+        return places(self._records[at]) + self.start
 
     def part(self, first: int, count: int) -> np.ndarray:
         """`count` records from `first` on, fewer at the end. Raises SegmentDamaged."""
@@ -90,18 +94,9 @@ class Segment:
             self._verify(np.arange(first, min(first + count, len(self))))
         return self._records[first : first + count]
 
-    def _prove(self, places: np.ndarray, bounds: np.ndarray) -> None:
-        """A search reads records all over the file; whether they misled it shows where it ended."""
-        some_below, some_above = places > 0, places < len(self)
-        below, above = places[some_below] - 1, places[some_above]
-        self._verify(below)
-        self._verify(above)
-        if (self._records[below] >= bounds[some_below]).any() or (self._records[above] < bounds[some_above]).any():
-            raise SegmentDamaged(self)
-
-    def _verify(self, places: np.ndarray) -> None:
-        """Hold the groups of these places against their checksums, unless that was done."""
-        groups = places // lex.GROUP
+    def _verify(self, at: np.ndarray) -> None:
+        """Hold the groups of these records against their checksums, unless that was done."""
+        groups = at // lex.GROUP
         groups = groups[self._unread[groups]]
         if not len(groups):
             return
@@ -117,7 +112,7 @@ class Segment:
     @property
     def nbytes(self) -> int:
         """Bytes in memory. A mapped file's are not counted: the system reads and drops them as it likes."""
-        records = 0 if self.path else RECORD_BYTES * len(self)
+        records = 0 if self.path else self._records.nbytes
         return records + (0 if self._checksums is None else self._checksums.nbytes + self._unread.nbytes)
 
     @property
@@ -148,7 +143,7 @@ def merged(left: Segment, right: Segment, step: int) -> Iterator[np.ndarray]:
     i = j = 0
     while i + j < len(left) + len(right):
         from_left = left.part(i, step)
-        both = np.sort(np.concatenate([from_left, right.part(j, step)]), kind="stable")[:step]
+        both = np.sort(np.concatenate([from_left, right.part(j, step) + len(left) * 1j]), kind="stable")[:step]
         taken = int(np.searchsorted(from_left, both[-1], side="right"))
         i, j = i + taken, j + len(both) - taken
         yield both

@@ -53,7 +53,7 @@ class Votes:
     def _weights(self, length: int, counts: np.ndarray) -> np.ndarray:
         """(rows,) of one vote of each row. Where a row does not tell anything it has no votes."""
         counts = counts.clip(1, len(self._roots) - 1).reshape(-1, self.max_n)
-        lengths = np.arange(length, length + len(counts))[:, None]
+        lengths = np.arange(length, length + len(counts), dtype=np.int64)[:, None]
         n = np.arange(1, self.max_n + 1)
         return (np.log1p(lengths / counts) * n * n / self._roots[counts]).ravel()
 

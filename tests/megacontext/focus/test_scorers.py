@@ -168,6 +168,25 @@ def test_at_a_prompts_end_only_its_words_vote():
     assert max(scores, key=scores.__getitem__) in (20, 21)
 
 
+def test_a_lexical_scorer_brought_back_scores_as_one_that_never_stopped(tmp_path):
+    scorer = LexicalScorer(BLOCK, folder=tmp_path, fingerprint="bytes")
+    moment = Scene(scorer, 5000).moment(far_end=4900)
+    tokens, kept = moment.tree.tokens(0, len(moment.tree)), list(tmp_path.glob("*.lex"))
+    assert kept, "the scene is too short for a file"
+    again = LexicalScorer(BLOCK, folder=tmp_path, fingerprint="bytes")
+    assert (again.nbytes, again.score(moment), again.state()) == (0, {}, {})
+    assert again.copy().score(moment) == {}
+    again.restore(scorer.state(), moment.tree)
+    assert again.score(moment) == scorer.score(moment) != {}
+    twin = again.copy()
+    for each in (scorer, again, twin):
+        each.observe(tokens[100:140])
+    assert again.score(moment) == scorer.score(moment) == twin.score(moment)
+    assert list(tmp_path.glob("*.lex")) == kept
+    LexicalScorer(BLOCK, folder=tmp_path, fingerprint="bytes").observe([1])
+    assert not list(tmp_path.glob("*.lex")), "history begins"
+
+
 def test_the_random_scorer_is_fixed_by_its_seed_and_changes_now_and_then():
     moment = Scene(RecencyScorer(), 50).moment()
     one, two, other = RandomScorer(1, hold=4), RandomScorer(1, hold=4), RandomScorer(2, hold=4)
