@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 from megacontext.errors import ConfigError, MegaContextError
-from megacontext.telemetry.events import EVENT_TYPES, Event, RunEnd, RunStart
+from megacontext.telemetry.events import EVENT_TYPES, Event, MemoryOpened, RunEnd, RunStart
 from megacontext.telemetry.schema import InvalidEvent, validate_line
 
 E = TypeVar("E", bound=Event)
@@ -38,6 +39,23 @@ class EventLog:
     def of(self, kind: type[E]) -> list[E]:
         """All events of a type."""
         return [event for event in self.events if isinstance(event, kind)]
+
+
+def conversations(log: EventLog) -> list[EventLog]:
+    """The log by conversation, in the order they were opened: /load and /fork open another one in the same run.
+
+    Each has what came before the first one, and the run's end; a log without any is one by itself.
+    """
+    places = [i for i, event in enumerate(log.events) if isinstance(event, MemoryOpened)]
+    if len(places) < 2:
+        return [log]
+    end = len(log.events) if log.interrupted else len(log.events) - 1
+    head, tail = range(places[0]), range(end, len(log.events))
+    return [_picked(log, [*head, *range(*own), *tail]) for own in pairwise([*places, end])]
+
+
+def _picked(log: EventLog, places: Sequence[int]) -> EventLog:
+    return replace(log, events=tuple(log.events[i] for i in places), times=tuple(log.times[i] for i in places))
 
 
 def read_log(path: Path) -> EventLog:

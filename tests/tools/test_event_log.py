@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from megacontext.errors import ConfigError, MegaContextError
-from megacontext.telemetry.events import Event, Expand, RunEnd, RunStart, Tick
+from megacontext.telemetry.events import Event, Expand, MemoryOpened, RunEnd, RunStart, Tick
 from megacontext.telemetry.sinks import JsonlSink
-from tools.event_log import newest, read_log
+from tools.event_log import conversations, newest, read_log
 
 EVENTS = (
     RunStart(program="test", config={"memory": {"block": 4}}),
@@ -32,6 +32,23 @@ def test_the_events_come_back_as_they_were_emitted(tmp_path: Path) -> None:
     assert (log.run, log.interrupted, log.torn, len(log.times)) == ("run", False, False, 4)
     assert log.of(Tick) == [EVENTS[2]]
     assert log.start == EVENTS[0]
+
+
+def test_a_log_falls_into_its_conversations(tmp_path: Path) -> None:
+    start, edit, tick, end = EVENTS
+    one, other = (MemoryOpened(cache="megacontext", session=name) for name in ("one", "other"))
+    whole = read_log(write(tmp_path, (start, one, edit, tick, other, tick, end)))
+    found = conversations(whole)
+    assert [log.events for log in found] == [(start, one, edit, tick, end), (start, other, tick, end)]
+    assert [log.times[1] for log in found] == [whole.times[1], whole.times[4]]
+    broken_off = conversations(read_log(write(tmp_path, (start, one, edit, other, tick))))
+    assert [(log.events, log.interrupted) for log in broken_off] == [
+        ((start, one, edit), True),
+        ((start, other, tick), True),
+    ]
+    for events in (EVENTS, (start, one, tick, end)):
+        (only,) = conversations(read_log(write(tmp_path, events)))
+        assert only.events == events
 
 
 def test_an_interrupted_run_is_known_by_its_last_line(tmp_path: Path) -> None:

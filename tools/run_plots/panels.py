@@ -168,10 +168,10 @@ def dress(axes: Axes, panel: Panel, course: Course) -> None:
     note.set_in_layout(False)
     if not panel.along:
         return
-    end = max(course.end, 1)
-    axes.set_xlim(0, end)
+    end = max(course.end, course.begin + 1)
+    axes.set_xlim(course.begin, end)
     axes.xaxis.set_major_formatter(lambda value, _: short(value))
-    room = spaced([turn.at for turn in course.turns], 0.025 * end)
+    room = spaced([turn.at for turn in course.turns], 0.025 * (end - course.begin))
     for (at, turn), fits in zip(course.turns, room, strict=True):
         axes.axvline(at, color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1.5)
         if fits and panel.name in NUMBERED:

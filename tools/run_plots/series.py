@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any, Literal, NamedTuple
 
 from megacontext.span import Grid
-from megacontext.telemetry.events import Event, RunStart, Tick, Turn
+from megacontext.telemetry.events import Event, MemoryOpened, RunStart, Tick, Turn
 from megacontext.telemetry.metrics import METRICS, Metric
 
 Axis = Literal["tokens", "ticks"]
@@ -45,13 +45,14 @@ class TurnEnd(NamedTuple):
 
 @dataclass(frozen=True)
 class Course:
-    """A run along an axis. grid: of its blocks, None where the log does not say."""
+    """A run along an axis. grid: of its blocks, None where the log does not say. begin: where it went on from."""
 
     axis: Axis
     steps: tuple[Step, ...]
     prompts: tuple[Mark, ...]
     turns: tuple[TurnEnd, ...]
     grid: Grid | None = None
+    begin: int = 0
 
     @property
     def ticks(self) -> list[Tick]:
@@ -66,8 +67,10 @@ class Course:
 
 
 def course_of(events: Iterable[Event], axis: Axis = "tokens") -> Course:
-    """The run's ticks and turns along history's tokens, or along the ticks."""
-    steps, prompts, turns, at, ticks, grid = [], [], [], 0, 0, None
+    """One conversation's ticks and turns along history's tokens, or along the ticks."""
+    steps, prompts, turns, ticks, grid = [], [], [], 0, None
+    events = tuple(events)
+    at = begin = _begin(events, axis)
     for event in events:
         if isinstance(event, RunStart):
             block = (event.config.get("memory") or {}).get("block")
@@ -83,7 +86,19 @@ def course_of(events: Iterable[Event], axis: Axis = "tokens") -> Course:
             else:
                 steps.append(Step(min(at, stop), stop, event))
             at = stop
-    return Course(axis, tuple(steps), tuple(prompts), tuple(turns), grid)
+    return Course(axis, tuple(steps), tuple(prompts), tuple(turns), grid, begin)
+
+
+def _begin(events: Iterable[Event], axis: Axis) -> int:
+    """Not 0 where the view of an earlier run goes on: then the first tick is not the memory's first one."""
+    kept = 0
+    for event in events:
+        if isinstance(event, MemoryOpened):
+            kept = event.recovered_tokens
+        elif isinstance(event, Tick):
+            first = event.tick - event.ticks + 1
+            return 0 if first == 0 else first if axis == "ticks" else kept
+    return 0
 
 
 Steps = Sequence[tuple[float, float, Any]]  # (start, stop, value), None where there is none
@@ -121,8 +136,9 @@ def metric_points(course: Course, name: str) -> list[tuple[int, float]]:
 
 
 def levels(course: Course) -> list[int]:
-    """The levels that were ever in view, exact first."""
-    return sorted({level for tick in course.ticks for level in tick.lod_counts or {}})
+    """The levels that were ever in view, exact first, which the open tail always is."""
+    told = [tick.lod_counts for tick in course.ticks if tick.lod_counts is not None]
+    return sorted({0}.union(*told)) if told else []
 
 
 def level_steps(course: Course) -> list[tuple[float, float, list[float] | None]]:

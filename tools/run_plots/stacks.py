@@ -31,16 +31,16 @@ MOST_BARS, LEAST_BARS = 40, 6
 def draw_levels(axes: Axes, course: Course) -> None:
     known = levels(course)
     names = ["LOD0, exact" if level == 0 else f"LOD{level}" for level in known]
-    _stack(axes, level_steps(course), names, [LEVELS[min(level, len(LEVELS) - 1)] for level in known])
+    _stack(axes, course, level_steps(course), names, [LEVELS[min(level, len(LEVELS) - 1)] for level in known])
     axes.yaxis.set_major_formatter(lambda value, _: short(value))
 
 
 def draw_latency(wanted: Sequence[str], axes: Axes, course: Course) -> None:
     names = [part for part in parts(course) if part in wanted]
-    _stack(axes, part_steps(course, names), names, [PART_COLOURS[name] for name in names])
+    _stack(axes, course, part_steps(course, names), names, [PART_COLOURS[name] for name in names])
 
 
-def _stack(axes: Axes, steps: Steps, names: Sequence[str], colours: Sequence[str]) -> None:
+def _stack(axes: Axes, course: Course, steps: Steps, names: Sequence[str], colours: Sequence[str]) -> None:
     """The first of `names` at the bottom. What towers over the rest is cut off below the legend."""
     sums = [(start, stop, sum(values)) for start, stop, values in steps if values is not None]
     top = ceiling([total for *_, total in sums])
@@ -52,17 +52,18 @@ def _stack(axes: Axes, steps: Steps, names: Sequence[str], colours: Sequence[str
             axes.stairs(heights, run.edges, baseline=base, fill=True, color=colour, linewidth=0, label=label)
             base = heights
     axes.set_ylim(0, top * HEADROOM or 1)
-    _name_heights(axes, [(stop, total) for _, stop, total in sums if total > CUT * top], sums[-1][1], CUT * top)
+    _name_heights(axes, [(stop, total) for _, stop, total in sums if total > CUT * top], course, CUT * top)
     _key(axes, len(names))
 
 
-def _name_heights(axes: Axes, cut: Sequence[tuple[float, float]], end: float, at: float) -> None:
+def _name_heights(axes: Axes, cut: Sequence[tuple[float, float]], course: Course, at: float) -> None:
     """The heights of what was cut off at `at`; of neighbours, the highest."""
     named: list[float] = []
+    width = course.end - course.begin
     for place, height in sorted(cut, key=lambda entry: -entry[1]):
-        if all(abs(place - other) > 0.12 * end for other in named):
+        if all(abs(place - other) > 0.12 * width for other in named):
             named.append(place)
-            right = place > 0.85 * end
+            right = place > course.begin + 0.85 * width
             axes.annotate(f"↑ {height:,.0f}", (place, at), (-3 if right else 3, 0), textcoords="offset points",
                           va="top", ha="right" if right else "left", fontsize=7, color=INK)  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from megacontext.telemetry.events import Event, ModelLoaded, RunEnd, RunStart, Tick, Turn, Warning_
+from megacontext.telemetry.events import Event, MemoryOpened, ModelLoaded, RunEnd, RunStart, Tick, Turn, Warning_
 from megacontext.telemetry.sinks import JsonlSink
 from tools.plot_run import main
 from tools.run_plots.panels import panels_of
@@ -182,6 +182,21 @@ def test_an_interrupted_log_is_drawn_and_says_so(tmp_path: Path, capsys: pytest.
 def test_a_run_without_turns_or_prompts_is_drawn(tmp_path: Path) -> None:
     page, _ = drawn(tmp_path, [run()[0], tick(0)])
     assert "No turn came to its end." in page.words
+
+
+def test_of_several_conversations_one_is_drawn_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """/load goes to a session with less history, whose ticks are counted anew."""
+    start, loaded, *first, end = run()
+    one, other = (MemoryOpened(cache="megacontext", session=name) for name in ("long", "short"))
+    second = [tick(0), Turn(turn=1, prompt_tokens=60, generated_tokens=4, history_tokens=64, stop="stop")]
+    log = write(tmp_path, [start, loaded, one, *first, other, *second, end])
+    for flags, words in (([], "450 tokens in a view"), (["--conversation", "2"], "64 tokens in a view")):
+        assert main([str(log), *flags]) == 0
+        page = Page(log.with_suffix(".html").read_text(encoding="utf-8"))
+        assert words in " ".join(page.words)
+        assert "holds 2 conversations (1 long, 2 short): drawn is " in capsys.readouterr().err
+    assert main([str(log), "--conversation", "3"]) == 2
+    assert "has 2, counted from 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [[], [Tick(tick=0)]], ids=["no tick", "a tick without figures"])

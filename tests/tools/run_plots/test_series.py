@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from megacontext.telemetry.events import Event, RunStart, Tick, Turn
+from megacontext.telemetry.events import Event, MemoryOpened, RunStart, Tick, Turn
 from megacontext.telemetry.metrics import METRICS
 from tools.run_plots.series import (
     Course,
@@ -60,6 +60,20 @@ def test_against_ticks_a_step_is_as_wide_as_its_line_has_ticks() -> None:
     assert [(start, stop) for start, stop, _ in run.steps] == [(0, 32), (32, 34), (35, 41)]
     assert [mark.at for mark in run.prompts] == [35]
     assert [at for at, _ in run.turns] == [35]
+
+
+def test_a_run_that_goes_on_with_a_kept_view_begins_where_the_one_before_ended() -> None:
+    opened = MemoryOpened(cache="megacontext", session="s", recovered_tokens=500)
+    run = [RUN[0], opened, text(62, 530, 2), turn(1, 560)]
+    assert [step[:2] for step in course_of(run).steps] == [(500, 530)]
+    assert (course_of(run).begin, course_of(run, "ticks").begin) == (500, 61)
+    read_again = [RUN[0], opened, text(31, 530, 32)]
+    assert [step[:2] for step in course_of(read_again).steps] == [(0, 530)]
+
+
+def test_a_view_without_a_whole_block_is_exact() -> None:
+    run = course_of([RUN[0], text(0, 3, lod_counts={})])
+    assert (levels(run), level_steps(run)) == ([0], [(0, 3, [3])])
 
 
 def test_levels_are_told_in_tokens_and_the_tail_is_exact() -> None:
