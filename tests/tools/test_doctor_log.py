@@ -18,6 +18,7 @@ from megacontext.telemetry.events import (
     Error,
     Event,
     Expand,
+    MemoryOpened,
     ModelLoaded,
     RunEnd,
     RunStart,
@@ -163,6 +164,17 @@ def test_a_first_overflow_may_make_much_room_at_once(look: Callable[..., list[Fi
         tick(0, history_tokens=1000), prompt(1, history_tokens=1000), tick(2, history_tokens=1025, swap_rate=0.55)
     )
     assert troubles(found) == []
+
+
+def test_a_conversation_is_judged_by_itself(look: Callable[..., list[Finding]]) -> None:
+    """One log holds several where /load and /fork were used."""
+    other = MemoryOpened(cache="megacontext", working_budget=1024, session="other")
+    young = [other, tick(0, history_tokens=90, active=90), prompt(1, history_tokens=90)]
+    assert troubles(look(tick(0), prompt(1), turn(), *young, turn())) == []
+    moving = [tick(2, history_tokens=9100, residency=0.76), turn()]
+    assert troubles(look(tick(0), prompt(1), other, *moving)) == []  # text flows: no answer was begun in this one
+    swing = [edit(Expand, 1), edit(Collapse, 2), tick(2)]
+    assert troubles(look(*swing, other, edit(Expand, 3), tick(3))) == []
 
 
 def test_a_view_over_its_budget_fails(look: Callable[..., list[Finding]]) -> None:

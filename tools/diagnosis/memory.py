@@ -68,6 +68,8 @@ def walk(records: Sequence[Record], settings: Record) -> Iterator[Tick]:
     for record in records:
         if record["type"] == "turn":
             answering = False
+        if record["type"] == "memory_opened":  # another conversation: nothing said of the one before counts here
+            answering, last, prompt = False, None, None
         if record["type"] != "tick":
             continue
         at_prompt = _by_prompt(record)
@@ -175,12 +177,14 @@ def _judged(name: str, judged: list[Tick], wrong: list[Tick], worst: Any, remedy
 
 
 def _edits(records: Sequence[Record], settings: Record) -> Iterator[Finding]:
-    """What comes and goes and comes again. A prompt's end folds and opens on purpose; it and a turn begin anew."""
+    """What comes and goes and comes again. A prompt's end folds and opens on purpose; it, a turn and another
+    conversation begin anew.
+    """
     by_span: dict[tuple[int, int, int], list[Record]] = defaultdict(list)
     part = 0
     for record in records:
-        if record["type"] == "turn" or _by_prompt(record):
-            part += record["type"] in ("turn", "tick")
+        if record["type"] in ("turn", "memory_opened") or _by_prompt(record):
+            part += record["type"] in ("turn", "memory_opened", "tick")
         elif record["type"] in ("expand", "collapse"):
             by_span[part, record["start"], record["end"]].append(record)
     cooldown = max(_setting(settings, "cooldown"), OSCILLATION) + 1

@@ -23,7 +23,8 @@ def records(sink: JsonlSink) -> list[dict]:
 
 
 def test_a_warning_on_its_way_to_the_log_is_told_and_nothing_else_is() -> None:
-    log, lines = ListSink(), []
+    log = ListSink()
+    lines: list[str] = []
     telling = Telling(log, lines.append)
     events = [Tick(tick=0), Warning_(message="no view", hint="turn it off"), turn(), Warning_(message="torn")]
     for event in events:
