@@ -130,4 +130,4 @@ def prompts_alt(course: Course) -> str:
 
 def short(value: float) -> str:
     """`9.5k`."""
-    return f"{value / 1000:.4g}k" if value >= 1000 else f"{value:g}"
+    return f"{value / 1000:.5g}k" if value >= 1000 else f"{value:g}"
