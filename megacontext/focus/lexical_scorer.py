@@ -73,7 +73,8 @@ class LexicalScorer(Scorer):
     def score(self, moment: Moment) -> Scores:
         if self.index is None:
             return {}
-        blocks, votes = self.index.scores(self._kernel(moment))
+        # What somebody said is asked for by itself: with the chat format before it, it would look like any other turn.
+        blocks, votes = self.index.scores(self._kernel(moment), alone=bool(moment.words))
         far = blocks < moment.far_end
         blocks, votes = blocks[far], votes[far]
         if not len(blocks):

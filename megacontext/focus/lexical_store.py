@@ -157,9 +157,12 @@ class LexicalStore:
 
     # --- what is asked ---
 
-    def scores(self, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(blocks, scores): votes of the last len(kernel) tokens, those of age a weighted by kernel[a]."""
-        return self._votes.scores(kernel)
+    def scores(self, kernel: np.ndarray, *, alone: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """(blocks, scores): votes of the last len(kernel) tokens, those of age a weighted by kernel[a].
+
+        alone: only n-grams that lie within these tokens vote.
+        """
+        return self._votes.scores(kernel, alone=alone)
 
     @property
     def damaged(self) -> int:

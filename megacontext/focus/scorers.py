@@ -156,6 +156,11 @@ def _sum(scores: Scores, others: Scores, weight: float) -> Scores:
     return total
 
 
+def _lexical(spec: ModelSpec, block: int, files: MemoryFiles | None) -> LexicalScorer:
+    folder = None if files is None or files.folder is None else files.folder / "lexical"
+    return LexicalScorer(block, folder=folder, fingerprint=spec.fingerprint)
+
+
 def make_scorer(
     name: str,
     spec: ModelSpec,
@@ -174,11 +179,12 @@ def make_scorer(
     if name == "random":
         return RandomScorer(seed)
     if name == "lexical":
-        return LexicalScorer(block)
+        return _lexical(spec, block, files)
     if name == "semantic":
         return SemanticScorer(spec, files=files)
     if name == "attention":
         return AttentionScorer(block)
     if name == "mix":
-        return MixScorer(LexicalScorer(block), SemanticScorer(spec, files=files), AttentionScorer(block), attention)
+        words = _lexical(spec, block, files)
+        return MixScorer(words, SemanticScorer(spec, files=files), AttentionScorer(block), attention)
     raise ValueError(f"no scorer {name!r}; there are mix, lexical, semantic, attention, recency, random")

@@ -13,15 +13,16 @@ import numpy as np
 
 
 class Pass(NamedTuple):
-    """Votes of tokens that came together, oldest first. sizes: (m,) votes of each token."""
+    """Votes of tokens that came together, oldest first. sizes: (m,) votes of each token. grams: n of each vote."""
 
     sizes: np.ndarray
     blocks: np.ndarray
     weights: np.ndarray
+    grams: np.ndarray
 
     @property
     def nbytes(self) -> int:
-        return self.sizes.nbytes + self.blocks.nbytes + self.weights.nbytes
+        return sum(part.nbytes for part in self)
 
 
 class Votes:
@@ -48,7 +49,8 @@ class Votes:
         blocks[last[near]] += 1
         weights = np.repeat(self._weights(length, counts)[rows], each)
         sizes = np.bincount(rows // self.max_n, each, len(counts) // self.max_n).astype(np.int64)
-        self._keep(Pass(sizes, blocks, weights))
+        grams = np.repeat((rows % self.max_n + 1).astype(np.uint8), each)
+        self._keep(Pass(sizes, blocks, weights, grams))
 
     def _weights(self, length: int, counts: np.ndarray) -> np.ndarray:
         """(rows,) of one vote of each row. Where a row does not tell anything it has no votes."""
@@ -66,13 +68,19 @@ class Votes:
             self._held -= len(oldest.sizes)
             self.nbytes -= oldest.nbytes
 
-    def scores(self, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(blocks, scores): votes of the last len(kernel) tokens, those of age a weighted by kernel[a]."""
+    def scores(self, kernel: np.ndarray, *, alone: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """(blocks, scores): votes of the last len(kernel) tokens, those of age a weighted by kernel[a].
+
+        alone: only n-grams that lie within these tokens vote.
+        """
         wanted = min(len(kernel), self.window, self._held)
         if not wanted:
             return np.empty(0, np.int64), np.empty(0)
-        sizes, blocks, weights = self._newest(wanted)
+        sizes, blocks, weights, grams = self._newest(wanted)
         weights = weights * np.repeat(kernel[wanted - 1 :: -1], sizes)
+        if alone:
+            own = grams <= np.repeat(np.arange(1, wanted + 1), sizes)
+            blocks, weights = blocks[own], weights[own]
         unique, inverse = np.unique(blocks, return_inverse=True)
         return unique, np.bincount(inverse, weights, len(unique))
 
@@ -83,7 +91,7 @@ class Votes:
             surplus = len(votes.sizes) - tokens
             if surplus > 0:
                 skip = votes.sizes[:surplus].sum()
-                votes = Pass(votes.sizes[surplus:], votes.blocks[skip:], votes.weights[skip:])
+                votes = Pass(votes.sizes[surplus:], votes.blocks[skip:], votes.weights[skip:], votes.grams[skip:])
             passes.append(votes)
             tokens -= len(votes.sizes)
             if not tokens:

@@ -314,3 +314,18 @@ def test_nobody_else_may_read_the_files(tmp_path):
     pair.store.close()
     assert (tmp_path / "lexical").stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in files(tmp_path / "lexical")} == {0o600}
+
+
+def test_words_asked_for_alone_do_not_match_the_format_before_them():
+    """An earlier turn begins with the same format; only what is said again votes."""
+    said, asked, frame = [1, 2, 3, 4], [1, 9, 8, 7], [50, 51, 52]
+    store = LexicalStore(block=8)
+    store.add([*frame, *asked, *range(20, 45), *said, *range(60, 90), *frame])
+    store.add([*said[:1]])
+    kernel = np.ones(1)
+    together, alone = (dict(zip(*store.scores(kernel, alone=only), strict=True)) for only in (False, True))
+    assert together[0] > 4 * alone[0]  # the format and its first word, as four tokens
+    assert alone[0] == alone[4]  # a word alone stands as much there as here
+    store.add(said[1:])
+    blocks, votes = store.scores(np.ones(4), alone=True)
+    assert blocks[votes.argmax()] == 4
