@@ -39,7 +39,7 @@ class FrameFile:
             raise StoreError(f"{path}: cannot be opened ({error.strerror})") from error
         file = cls(path, geometry, descriptor)
         try:
-            found = _read(descriptor, ctx.HEADER_BYTES, 0)
+            found = file._read(ctx.HEADER_BYTES, 0)
             if not found and writable:
                 found = ctx.pack_header(geometry, fingerprint)
                 file._write(found, 0)
@@ -66,18 +66,15 @@ class FrameFile:
 
     def read(self, number: int) -> memoryview | None:
         """The payload, or None: never written, forgotten, torn or damaged. Raises StoreError when the disk fails."""
-        try:
-            data = _read(self._descriptor, ctx.FRAME_HEAD + self.geometry.payload, self.geometry.offset(number))
-        except OSError as error:
-            raise StoreError(f"{self.path}: frame {number} cannot be read ({error.strerror})") from error
+        data = self._read(ctx.FRAME_HEAD + self.geometry.payload, self.geometry.offset(number))
         payload = ctx.unpack_frame(data, number, self.geometry)
         if payload is None:
             self.damaged += not ctx.is_blank(data)
         return payload
 
     def has(self, number: int) -> bool:
-        """Whether a frame was written at this place; whether it is whole shows when it is read."""
-        return not ctx.is_blank(_read(self._descriptor, ctx.FRAME_HEAD, self.geometry.offset(number)))
+        """Whether a frame was written at this place; whether it is whole shows when it is read. Raises as `read`."""
+        return not ctx.is_blank(self._read(ctx.FRAME_HEAD, self.geometry.offset(number)))
 
     def forget(self, number: int) -> None:
         """The frame is not there any more, and the disk gets its bytes back where the system can."""
@@ -110,6 +107,17 @@ class FrameFile:
             os.close(self._descriptor)
         self._descriptor = -1
 
+    def _read(self, size: int, offset: int) -> bytes:
+        """`size` bytes from `offset`, fewer at the file's end."""
+        parts: list[bytes] = []
+        try:
+            while size and (part := _pread(self._descriptor, size, offset)):
+                parts.append(part)
+                size, offset = size - len(part), offset + len(part)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be read at byte {offset:,} ({error.strerror})") from error
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
     def _write(self, data: bytes, offset: int) -> None:
         view = memoryview(data)
         try:
@@ -118,18 +126,6 @@ class FrameFile:
                 view, offset = view[written:], offset + written
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written ({error.strerror})") from error
-
-
-def _read(descriptor: int, size: int, offset: int) -> bytes:
-    """`size` bytes from `offset`, fewer at the file's end."""
-    parts: list[bytes] = []
-    while size:
-        part = _pread(descriptor, size, offset)
-        if not part:
-            break
-        parts.append(part)
-        size, offset = size - len(part), offset + len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 if sys.platform == "win32":  # no positional reads and writes: the store's own lock keeps seek and read together

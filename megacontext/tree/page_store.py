@@ -85,14 +85,17 @@ class PageStore:
             self._evict()
 
     def get(self, number: int) -> Page:
-        """The page. Raises KeyError if it was never put and cannot be computed, StoreError if the disk fails then."""
+        """The page; one that the disk cannot give is computed again, and the disk counts as failing.
+
+        Raises KeyError if it was never put and cannot be computed, StoreError if the disk fails then.
+        """
         with self._change:
             page = self._ram.get(number)
             if page is not None:
                 self._ram.move_to_end(number)
                 return page
         started = perf_counter()
-        page = self._read(number)
+        page = self._read_or_fail(number)
         if page is None:
             page = self._compute(number)
         with self._change:
@@ -220,6 +223,13 @@ class PageStore:
             self._unwritten[number] = None
             self._work()
 
+    def _fail(self, failure: StoreError) -> None:
+        """The disk failed: from now on nothing is written. What can be computed may leave memory all the same."""
+        self.failure = self.failure or failure
+        if self.recompute is not None:
+            self._unwritten.clear()
+        self._change.notify_all()
+
     def _work(self) -> None:
         """There is something to do for the thread."""
         if self._thread is None:
@@ -264,7 +274,8 @@ class PageStore:
             failure = error
         with self._change:
             self._after = [(pages, other) for pages, other in self._after if other is not action]
-            self.failure = failure or self.failure
+            if failure is not None:
+                self._fail(failure)
             self._change.notify_all()
 
     def _fetch(self, number: int) -> None:
@@ -293,9 +304,7 @@ class PageStore:
             if failure is None and self._ram.get(number) is page:  # else a newer one came while this was written
                 self._unwritten.pop(number, None)
             if failure is not None:
-                self.failure = failure
-                if self.recompute is not None:  # then a page may leave memory although it is on no disk
-                    self._unwritten.clear()
+                self._fail(failure)
             self._evict()
             self._change.notify_all()
 
@@ -320,6 +329,17 @@ class PageStore:
             return self._disk_use.popitem(last=False)[0] if self._disk_use else None
 
     # --- inside: where pages come from ---
+
+    def _read_or_fail(self, number: int) -> Page | None:
+        """The page on disk, None where the disk fails and the page can be computed."""
+        try:
+            return self._read(number)
+        except StoreError as error:
+            if self.recompute is None:
+                raise
+            with self._change:
+                self._fail(error)
+            return None
 
     def _read(self, number: int) -> Page | None:
         if self._lender is not None:

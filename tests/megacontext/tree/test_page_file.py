@@ -200,6 +200,24 @@ def test_a_disk_that_fails_is_said_with_the_files_name(tmp_path, monkeypatch):
     file.frames.close()
 
 
+def test_a_disk_that_cannot_be_read_is_said_with_the_files_name(tmp_path, monkeypatch):
+    file = opened(tmp_path / "pages.ctx")
+    file.write(0, page(0))
+
+    def bad(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("megacontext.tree.frame_file._pread", bad)
+        for read in (file.read, file.frames.has):
+            with pytest.raises(StoreError, match=r"pages\.ctx: cannot be read at byte 4,096 \(Input/output error\)"):
+                read(0)
+        with pytest.raises(StoreError, match="cannot be read at byte 0"):
+            opened(tmp_path / "pages.ctx")
+    assert same(file.read(0), page(0))
+    file.frames.close()
+
+
 def test_a_short_write_goes_on(tmp_path, monkeypatch):
     file = opened(tmp_path / "pages.ctx")
     pwrite = os.pwrite

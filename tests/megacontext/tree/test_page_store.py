@@ -228,3 +228,73 @@ def test_closing_writes_what_is_left_and_ends_the_thread(tmp_path):
     assert again.count == 20
     assert all(same(again.get(number), page(number)) for number in range(20))
     again.close()
+
+
+def _unreadable(*_: object) -> None:
+    raise StoreError("pages.ctx: cannot be read (Input/output error)")
+
+
+def test_a_page_that_the_disk_cannot_give_is_computed_again_and_told(tmp_path, monkeypatch):
+    store = on_disk(tmp_path, recompute=page)
+    for number in range(8):
+        store.put(number, page(number))
+    store.flush()
+    with monkeypatch.context() as patch:
+        patch.setattr(PageFile, "read", _unreadable)
+        assert same(store.get(0), page(0))
+    assert "Input/output error" in str(store.failure)
+    for number in range(8, 12):
+        store.put(number, page(number))
+    assert store.nbytes <= 3 * SIZE
+    store.close()
+
+
+def test_a_page_that_the_disk_cannot_give_and_nobody_can_compute_is_an_error(tmp_path, monkeypatch):
+    store = on_disk(tmp_path)
+    for number in range(8):
+        store.put(number, page(number))
+    store.flush()
+    with monkeypatch.context() as patch:
+        patch.setattr(PageFile, "read", _unreadable)
+        with pytest.raises(StoreError, match="cannot be read"):
+            store.get(0)
+    assert same(store.get(0), page(0))
+    store.close()
+
+
+def test_pages_may_leave_memory_after_another_write_failed(tmp_path):
+    store = on_disk(tmp_path, recompute=page)
+
+    def full() -> None:
+        raise StoreError("view.snap: cannot be written (No space left on device)")
+
+    store.afterwards(full)
+    with pytest.raises(StoreError, match="No space left"):
+        store.flush()
+    for number in range(9):
+        store.put(number, page(number))
+    assert store.nbytes <= 3 * SIZE
+    assert same(store.get(0), page(0))
+    store.close()
+
+
+def test_a_disk_that_tells_nothing_of_its_pages_ends_no_thread(tmp_path, monkeypatch):
+    """Looking for a page that may leave a limited disk is a read, too."""
+    stride = PageFile.open(tmp_path / "pages.ctx", CODEC, fingerprint="m").frames.geometry.stride
+    earlier = on_disk(tmp_path)
+    for number in range(6):
+        earlier.put(number, page(number))
+    earlier.close()
+    store = on_disk(tmp_path, disk_bytes=3 * stride, recompute=page)
+
+    def fail(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("megacontext.tree.frame_file._pread", fail)
+    for number in range(6, 12):
+        store.put(number, page(number))
+    deadline = time.monotonic() + 10
+    while store.failure is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert "cannot be read" in str(store.failure)
+    store.close()
