@@ -108,15 +108,10 @@ class FrameFile:
         self._descriptor = -1
 
     def _read(self, size: int, offset: int) -> bytes:
-        """`size` bytes from `offset`, fewer at the file's end."""
-        parts: list[bytes] = []
         try:
-            while size and (part := _pread(self._descriptor, size, offset)):
-                parts.append(part)
-                size, offset = size - len(part), offset + len(part)
+            return _read(self._descriptor, size, offset)
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be read at byte {offset:,} ({error.strerror})") from error
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _write(self, data: bytes, offset: int) -> None:
         view = memoryview(data)
@@ -126,6 +121,15 @@ class FrameFile:
                 view, offset = view[written:], offset + written
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written ({error.strerror})") from error
+
+
+def _read(descriptor: int, size: int, offset: int) -> bytes:
+    """`size` bytes from `offset`, fewer at the file's end."""
+    parts: list[bytes] = []
+    while size and (part := _pread(descriptor, size, offset)):
+        parts.append(part)
+        size, offset = size - len(part), offset + len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 if sys.platform == "win32":  # no positional reads and writes: the store's own lock keeps seek and read together
