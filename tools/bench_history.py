@@ -15,6 +15,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # `python tools/bench_history.py` works from anywhere, too
@@ -39,6 +40,7 @@ SHOWN = {
     "tick_ms_p50": "tick ms",
     "prefill_tokens_per_s": "read/s",
     "resident_bytes": "bytes",
+    "disk_bytes": "on disk",
     "slots": "slots",
     "max_position": "position",
     "note": "",
@@ -79,14 +81,16 @@ def bench(
     spec = loaded.model.spec
     common = {**about(loaded, corpus), "trained_positions": spec.max_position, "decoded": flags.tokens}
     for name in names:
-        one = Bench.open(name, loaded, corpus, settings.config.memory, flags.tokens)
-        one.report = note
-        for history in flags.history:
-            refusal = None if flags.past_trained else one.refusal(history)
-            blank = {"history_tokens": history, "cache": name, **dict.fromkeys(FIGURES), "note": refusal}
-            row = blank if refusal else one.row(history)
-            note(f"{name}  {history:,}  {refusal or _told(row)}")
-            yield {**row, **common, "config": settings.run}
+        with TemporaryDirectory(prefix="megacontext-") as folder:
+            one = Bench.open(name, loaded, corpus, settings.config, flags.tokens, Path(folder))
+            one.report = note
+            for history in flags.history:
+                refusal = None if flags.past_trained else one.refusal(history)
+                blank = {"history_tokens": history, "cache": name, **dict.fromkeys(FIGURES), "note": refusal}
+                row = blank if refusal else one.row(history)
+                note(f"{name}  {history:,}  {refusal or _told(row)}")
+                yield {**row, **common, "config": settings.run}
+            one.contender.close()
 
 
 def measure(flags: argparse.Namespace) -> int:

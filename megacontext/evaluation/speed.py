@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from megacontext.config import MemoryConfig
-from megacontext.evaluation.caches import FULL, make_contender
+from megacontext.config import DemoConfig
+from megacontext.evaluation.caches import FULL, Contender, make_contender
 from megacontext.evaluation.corpus import Corpus
 from megacontext.evaluation.episode import read
 from megacontext.evaluation.rows import Row
@@ -23,7 +24,8 @@ from nanochat.engine import decode
 from nanochat.hook import KVCache, Rotation
 
 FIGURES = (
-    *("decode_ms_p50", "decode_ms_p95", "prefill_tokens_per_s", "resident_bytes", "slots", "max_position"),
+    *("decode_ms_p50", "decode_ms_p95", "prefill_tokens_per_s", "resident_bytes", "disk_bytes"),
+    *("slots", "max_position"),
     *("tick_ms_p50", "tick_ms_p95", "tick_share"),
 )
 
@@ -52,18 +54,27 @@ class Bench:
 
     loaded: LoadedModel
     name: str
-    cache: KVCache
+    contender: Contender
     rotation: WatchedRotation
     text: Iterator[int]
     decode: int
     report: Callable[[str], None] = lambda text: None
 
     @classmethod
-    def open(cls, name: str, loaded: LoadedModel, corpus: Corpus, memory: MemoryConfig, decode: int) -> Bench:
+    def open(
+        cls, name: str, loaded: LoadedModel, corpus: Corpus, config: DemoConfig, decode: int, folder: Path
+    ) -> Bench:
+        """folder: an empty one, for what the memory keeps on disk."""
         spec = loaded.model.spec
         rotation = WatchedRotation(spec.rotation)
-        contender = make_contender(name, replace(spec, rotation=rotation), memory)
-        return cls(loaded, name, contender.cache, rotation, Library(loaded.text, corpus.documents).stream(), decode)
+        watched = replace(spec, rotation=rotation)
+        contender = make_contender(name, watched, config.memory, pages=config.pages, folder=folder)
+        return cls(loaded, name, contender, rotation, Library(loaded.text, corpus.documents).stream(), decode)
+
+    @property
+    def cache(self) -> KVCache:
+        """The memory."""
+        return self.contender.cache
 
     def refusal(self, history: int) -> str | None:
         """Why a plain cache does not belong at this length, or None."""
@@ -85,6 +96,7 @@ class Bench:
             **_spread("decode_ms", times),
             "prefill_tokens_per_s": round(speed, 1),
             "resident_bytes": usage.nbytes,
+            "disk_bytes": None if self.contender.files is None else self.contender.files.pages.disk,
             "slots": usage.resident_slots,
             "max_position": self.rotation.largest,
             **_spread("tick_ms", ticks),

@@ -64,13 +64,13 @@ def test_a_plain_cache_can_be_timed_past_it_on_request(home: Path, capsys: pytes
 
 
 def test_decoding_happens_on_a_copy(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from megacontext.config import MemoryConfig
+    from megacontext.config import DemoConfig
     from megacontext.evaluation import runner
     from megacontext.evaluation.corpus import load_corpus
     from megacontext.evaluation.speed import Bench
 
     loaded = runner.load_model(None)
-    bench = Bench.open("full", loaded, load_corpus(home / "corpus" / "sample.txt"), MemoryConfig(), 8)
+    bench = Bench.open("full", loaded, load_corpus(home / "corpus" / "sample.txt"), DemoConfig(), 8, home)
     bench.row(100)
     assert bench.cache.length == 100
 
