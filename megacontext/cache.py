@@ -414,7 +414,7 @@ class ContextCache(KVCache):
             "scorer": self.scorer.state(),
         }
 
-    def restore(self, state: State, tokens: Sequence[int], model: BaseModel) -> None:
+    def restore(self, state: State, tokens: Sequence[int] | np.ndarray, model: BaseModel) -> None:
         """Into an empty memory over a store that holds the pages: stand where the state was taken, computing nothing.
 
         tokens: history up to then. model: computes a page that the store has lost. Raises ValueError if they do not fit

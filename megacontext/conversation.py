@@ -100,7 +100,7 @@ class Conversation:
         """Let an empty memory stand where the log ends: as it was kept, the rest is read again."""
         total, why = len(self.log), ""
         if self._files is not None and total:
-            why = self._files.bring_back(self.cache, self.log.tokens(0, total), self.loaded.model)
+            why = self._files.bring_back(self.cache, self.log.array(0, total), self.loaded.model)
         kept = self.cache.length
         if 0 < kept == total - 1 and self.log.ended:
             self._unfed = self.log.tokens(kept, total)  # as it was: the next turn feeds it

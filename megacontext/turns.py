@@ -11,6 +11,8 @@ from megacontext.telemetry.events import Turn
 from megacontext.telemetry.timing import ReplyTimer
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from megacontext.models.text import TextModel
 
 SEARCH_PIECE = 256  # ids looked at in one go
@@ -26,6 +28,8 @@ class Tokens(Protocol):
     def sync(self) -> None: ...
 
     def tokens(self, start: int, stop: int) -> list[int]: ...
+
+    def array(self, start: int, stop: int) -> np.ndarray: ...
 
     @property
     def ended(self) -> bool:

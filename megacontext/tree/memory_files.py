@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from megacontext.config import PagesConfig
 from megacontext.errors import StoreError
 from megacontext.span import Grid
@@ -45,7 +47,7 @@ class Keepable(Protocol):
 
     def state(self) -> snapshot.State: ...
 
-    def restore(self, state: snapshot.State, tokens: Sequence[int], model: BaseModel) -> None: ...
+    def restore(self, state: snapshot.State, tokens: Sequence[int] | np.ndarray, model: BaseModel) -> None: ...
 
     def reset(self) -> None: ...
 
@@ -129,11 +131,15 @@ class MemoryFiles:
         assert self.log is not None
         if length < self._summed:
             self._summed = self._sum = 0
-        self._sum = zlib.crc32(self.log.array(self._summed, length).astype("<u4").tobytes(), self._sum)
-        self._summed = length
+        return self._add_to_sum(self.log.array(self._summed, length))
+
+    def _add_to_sum(self, tokens: Sequence[int] | np.ndarray) -> int:
+        """The checksum with the tokens that follow."""
+        self._sum = zlib.crc32(np.asarray(tokens, "<u4").tobytes(), self._sum)
+        self._summed += len(tokens)
         return self._sum
 
-    def bring_back(self, memory: object, tokens: Sequence[int], model: BaseModel) -> str:
+    def bring_back(self, memory: object, tokens: Sequence[int] | np.ndarray, model: BaseModel) -> str:
         """Let an empty memory stand where it was kept; `tokens` is the whole log, the rest is the caller's to feed.
 
         Returns "" or why it could not be; the memory is empty then.
@@ -147,7 +153,8 @@ class MemoryFiles:
             length = int(state["length"])
             if length > len(tokens):
                 return f"it speaks of {length} tokens, the log has {len(tokens)}"
-            if self.log is not None and state.get("tokens") != self._sum_of(length):
+            self._summed = self._sum = 0
+            if self._add_to_sum(tokens[:length]) != state.get("tokens") and self.log is not None:
                 return "it speaks of other tokens than the log has"
             memory.restore(state, tokens[:length], model)
         except (ValueError, KeyError, TypeError, IndexError, AssertionError) as error:

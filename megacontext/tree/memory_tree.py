@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
 from megacontext.arena import Page
@@ -55,11 +56,12 @@ class MemoryTree:
         self.pages.put(self._blocks, page)
         self._blocks += 1
 
-    def restore(self, tokens: Sequence[int], blocks: int) -> None:
+    def restore(self, tokens: Sequence[int] | np.ndarray, blocks: int) -> None:
         """Into an empty tree: history that was there before, with `blocks` pages in the store already."""
         if blocks * self.grid.block > len(tokens):
             raise ValueError(f"{blocks} blocks are more than {len(tokens)} tokens")
-        self._tokens, self._blocks = array("I", tokens), blocks
+        self._tokens, self._blocks = array("I"), blocks
+        self._tokens.frombytes(np.asarray(tokens, np.uint32).tobytes())
         self.pages.count = max(self.pages.count, blocks)
 
     def replace(self, span: Span, page: Page) -> None:
