@@ -9,7 +9,6 @@ command line, no code, no list of packages, no host name. What the rows hold sta
 from __future__ import annotations
 
 import contextlib
-import netrc
 import os
 import re
 import secrets
@@ -18,11 +17,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from megacontext.telemetry.events import Event, ModelLoaded, RunEnd, RunStart, Tick, Turn, Warning_
 from megacontext.telemetry.scrub import scrub
 from megacontext.telemetry.sinks import payload
+from megacontext.telemetry.wandb_key import has_kept_key
 from megacontext.telemetry.wandb_rows import AXES, Totals, tick_row, turn_row
 
 if TYPE_CHECKING:
@@ -223,16 +222,7 @@ def _has_key(settings: wandb.Settings) -> bool:
     """Whether wandb finds a key where it looks, so that it need not ask for one at the terminal."""
     if settings.api_key or settings.identity_token_file or os.environ.get("WANDB_API_KEY"):
         return True
-    named = os.environ.get("NETRC")
-    files = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    return any(_in_netrc(path.expanduser(), urlsplit(settings.base_url).netloc) for path in files)
-
-
-def _in_netrc(path: Path, host: str) -> bool:
-    try:
-        return netrc.netrc(path).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+    return has_kept_key(os.environ, settings.base_url)
 
 
 def _reason(error: Exception) -> str:

@@ -361,19 +361,38 @@ KEY = "0123456789" * 4
 def test_wandb_is_judged_by_switch_mode_and_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], state: str, said: str
 ) -> None:
-    monkeypatch.setattr(environment.metadata, "version", lambda name: "0.19")
+    monkeypatch.setattr(environment.metadata, "version", lambda name: "0.31.0")
     found = environment.wandb({"HOME": str(tmp_path), **environ})
     assert found.state == state
     assert said in found.what
     assert KEY not in f"{found.what}{found.remedy}"
 
 
-def test_a_key_that_wandb_login_kept_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment.metadata, "version", lambda name: "0.19")
-    (tmp_path / ".netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
-    found = environment.wandb({"HOME": str(tmp_path), "MEGACONTEXT_ENABLE_WANDB": "1"})
-    assert found.state == "ok"
+@pytest.mark.parametrize(
+    ("host", "server", "state"),
+    [
+        ("api.wandb.ai", {}, "ok"),
+        ("api.forge.coreweave.com", {}, "ok"),
+        ("api.wandb.ai", {"WANDB_BASE_URL": "https://api.forge.coreweave.com"}, "ok"),
+        ("wandb.example.org", {"WANDB_BASE_URL": "https://wandb.example.org"}, "ok"),
+        ("api.wandb.ai", {"WANDB_BASE_URL": "https://wandb.example.org"}, "warn"),
+    ],
+)
+def test_a_key_that_wandb_login_kept_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, server: dict[str, str], state: str
+) -> None:
+    """W&B's cloud under either of its names; another server under its own."""
+    monkeypatch.setattr(environment.metadata, "version", lambda name: "0.31.0")
+    (tmp_path / ".netrc").write_text(f"machine {host} login user password {KEY}\n")
+    found = environment.wandb({"HOME": str(tmp_path), "MEGACONTEXT_ENABLE_WANDB": "1", **server})
+    assert found.state == state
     assert KEY not in found.what
+
+
+def test_a_wandb_that_the_runs_refuse_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment.metadata, "version", lambda name: "0.19.1")
+    found = environment.wandb({"MEGACONTEXT_ENABLE_WANDB": "1", "WANDB_API_KEY": KEY})
+    assert (found.state, found.what) == ("warn", "on, and 0.19.1 is older than 0.28.2: nothing is recorded")
 
 
 def test_wandb_without_its_package_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

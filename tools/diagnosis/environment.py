@@ -6,16 +6,15 @@ Secrets are looked for, never shown. Only `online` asks the network, with a few 
 from __future__ import annotations
 
 import http.client
-import netrc
 import re
 import sys
 import urllib.error
 from collections.abc import Iterator, Mapping
 from importlib import metadata
-from pathlib import Path
-from urllib.parse import urlsplit
 
 from megacontext.telemetry.run import ENABLE_WANDB, NO, YES
+from megacontext.telemetry.wandb_key import has_kept_key
+from megacontext.telemetry.wandb_sink import OLDEST
 from tools.bootstrap import hub
 from tools.bootstrap.fetch import Unreachable, http_failure, open_url
 from tools.bootstrap.step import StepFailed
@@ -30,7 +29,6 @@ OPTIONAL = {  # package -> (extra that brings it, what it is for)
     "transformers": ("dev", "comparing with other implementations"),
 }
 WANDB_MODES = ("online", "offline", "disabled", "dryrun", "shared")
-WANDB_HOST = "https://api.wandb.ai"
 
 
 def examine(environ: Mapping[str, str], *, online: bool) -> Iterator[Finding]:
@@ -115,6 +113,11 @@ def wandb(environ: Mapping[str, str]) -> Finding:
         version = metadata.version("wandb")
     except metadata.PackageNotFoundError:
         return warn("wandb", "on, and the package is not installed: nothing is recorded", "pip install -e '.[wandb]'")
+    if _numbers(version) < OLDEST:
+        least = ".".join(map(str, OLDEST))
+        return warn(
+            "wandb", f"on, and {version} is older than {least}: nothing is recorded", "pip install -e '.[wandb]'"
+        )
     mode = environ.get("WANDB_MODE", "online")
     if mode not in WANDB_MODES:
         return warn("wandb", f"WANDB_MODE={mode} is none of {', '.join(WANDB_MODES)}", "set WANDB_MODE=offline")
@@ -124,27 +127,14 @@ def wandb(environ: Mapping[str, str]) -> Finding:
 def _wandb_key(environ: Mapping[str, str], version: str) -> Finding:
     """A run without a key, or with a wrong one, goes on offline."""
     remedy = "set WANDB_API_KEY (`wandb login` keeps one), or WANDB_MODE=offline"
-    host = environ.get("WANDB_BASE_URL", WANDB_HOST)
     key = environ.get("WANDB_API_KEY", "")
     if not key:
-        if _in_netrc(environ, urlsplit(host).hostname or ""):
+        if has_kept_key(environ, environ.get("WANDB_BASE_URL") or None):
             return ok("wandb", f"{version}, online, key of .netrc")
         return warn("wandb", f"{version}, online, and there is no key: runs go on offline", remedy)
     if len(key) < 40 or not key.isascii() or re.search(r"\s", key):
         return warn("wandb", f"WANDB_API_KEY does not look like a key ({len(key)} characters, 40 or more)", remedy)
     return ok("wandb", f"{version}, online, key set")
-
-
-def _in_netrc(environ: Mapping[str, str], host: str) -> bool:
-    home = Path(environ.get("HOME") or environ.get("USERPROFILE") or Path.home())
-    places = [Path(environ["NETRC"])] if environ.get("NETRC") else [home / ".netrc", home / "_netrc"]
-    for place in places:
-        try:
-            if netrc.netrc(str(place)).authenticators(host):
-                return True
-        except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
-            continue
-    return False
 
 
 # --- the hub ---
