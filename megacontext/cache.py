@@ -386,6 +386,11 @@ class ContextCache(KVCache):
     # --- kept and brought back ---
 
     @property
+    def failure(self) -> StoreError | None:
+        """Why pages or indexes are not written any more; they go on in memory."""
+        return self.tree.pages.failure or self.scorer.failure
+
+    @property
     def fingerprint(self) -> str:
         """Of everything that a state depends on: model, number format, settings of the memory."""
         return f"{self.spec.fingerprint} {self.config.model_dump_json()}"

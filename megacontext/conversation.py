@@ -238,8 +238,9 @@ class Conversation:
         if self._files is None or self._torn:
             return
         self._files.keep(self.cache)
-        if self._files.pages.failure is not None:
-            self._note_failure(self._files.pages.failure)
+        failure = self._files.failure_of(self.cache)
+        if failure is not None:
+            self._note_failure(failure)
 
     def _sync(self) -> None:
         try:

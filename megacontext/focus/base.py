@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from megacontext.arena import Arena, Page, Slots
 from megacontext.context import WorkingContext
+from megacontext.errors import StoreError
 from megacontext.focus.attention_mass import AttentionMass
 from megacontext.span import Span
 from megacontext.tree.memory_tree import MemoryTree
@@ -43,6 +44,11 @@ class Scorer(ABC):
     """Answers for itself: `nbytes` counts its index, `copy` is deep where it must be."""
 
     wants_attention: bool = False  # whether the cache must measure attention mass for it
+
+    @property
+    def failure(self) -> StoreError | None:
+        """Why its index is not written any more; it goes on in memory."""
+        return None
 
     def observe(self, tokens: Sequence[int]) -> None:  # noqa: B027 - optional
         """A pass brought `tokens`."""

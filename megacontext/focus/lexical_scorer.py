@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from megacontext.errors import StoreError
 from megacontext.focus.base import Moment, Scorer, Scores
 from megacontext.focus.lexical_store import LexicalStore
 from megacontext.tree.memory_tree import MemoryTree
@@ -95,6 +96,10 @@ class LexicalScorer(Scorer):
 
     def restore(self, state: dict[str, Any], tree: MemoryTree) -> None:
         self.index = self._open(len(tree), tree.tokens)
+
+    @property
+    def failure(self) -> StoreError | None:
+        return None if self.index is None else self.index.failure
 
     @property
     def nbytes(self) -> int:

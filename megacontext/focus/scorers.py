@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from megacontext.arena import Page
+from megacontext.errors import StoreError
 from megacontext.focus.base import Moment, Scorer, Scores
 from megacontext.focus.lexical_scorer import CANDIDATES, LexicalScorer
 from megacontext.focus.semantic import SemanticScorer
@@ -133,6 +134,10 @@ class MixScorer(Scorer):
         if self.attending is not None and self.wants_attention:
             return _sum(words, self.attending.score(moment), self.attention)
         return words
+
+    @property
+    def failure(self) -> StoreError | None:
+        return self.lexical.failure or self.semantic.failure
 
     def state(self) -> dict[str, Any]:
         return {"lexical": self.lexical.state(), "semantic": self.semantic.state()}

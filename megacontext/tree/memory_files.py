@@ -45,6 +45,9 @@ class Keepable(Protocol):
     @property
     def can_be_kept(self) -> bool: ...
 
+    @property
+    def failure(self) -> StoreError | None: ...
+
     def state(self) -> snapshot.State: ...
 
     def restore(self, state: snapshot.State, tokens: Sequence[int] | np.ndarray, model: BaseModel) -> None: ...
@@ -161,6 +164,10 @@ class MemoryFiles:
             memory.reset()
             return f"what it says makes no sense ({error})"
         return ""
+
+    def failure_of(self, memory: object) -> StoreError | None:
+        """Why the memory's pages or indexes are not written any more."""
+        return memory.failure if isinstance(memory, Keepable) else self.pages.failure
 
     def flush(self) -> None:
         """Everything kept is in its files. Raises StoreError if it cannot be."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from megacontext.cache import ContextCache
 from megacontext.config import MemoryConfig, PagesConfig
+from megacontext.errors import StoreError
 from megacontext.testing.toy import ids, run
 from megacontext.tree import snapshot
 from megacontext.tree.memory_files import MemoryFiles
@@ -179,3 +180,14 @@ def test_a_memory_is_kept_between_passes_only():
     assert cache.can_be_kept
     run(model, cache, ids(model, [1]))
     assert not cache.can_be_kept
+
+
+def test_an_index_that_the_disk_refuses_is_told_and_goes_on(tmp_path, monkeypatch):
+    model = small_llama()
+    cache = ContextCache(model.spec, small_config(), files=files(model, tmp_path))
+    talk(model, cache, Random(0))
+    assert cache.failure is None
+    monkeypatch.setattr(type(cache.scorer.lexical.index), "failure", StoreError("no space"))
+    assert str(cache.files.failure_of(cache)) == "no space"
+    talk(model, cache, Random(1))
+    cache.files.close()
