@@ -22,7 +22,7 @@ from megacontext.tree import snapshot
 from megacontext.tree.frame_file import FrameFile
 from megacontext.tree.memory_files import VIEW_NAME
 from megacontext.tree.token_frames import DamagedHeaderError
-from tools.inspection.file_state import FileState, counted, size_of
+from tools.inspection.file_state import FileState, counted, is_strange, size_of
 
 NOUNS = {ctx.PAGES: "page", ctx.MEANS: "group", ctx.GISTS: "gist"}
 MADE_AGAIN = "made again from tokens"
@@ -51,7 +51,7 @@ def check_ctx(path: Path, info: dict[str, Any], tokens: int) -> FileState:
     except ValueError as error:
         return FileState(path.name, "unusable", size, f"{error}: all of it is {MADE_AGAIN}")
     except (OSError, StoreError) as error:
-        return FileState(path.name, "damaged", size, str(error), refused=path.is_symlink())
+        return FileState(path.name, "damaged", size, str(error))
     return _ctx_state(path.name, size, frames, _maker(digest, info, frames.geometry), tokens)
 
 
@@ -111,7 +111,7 @@ def check_view(folder: Path, ids: np.ndarray) -> CheckedView:
     path = folder / VIEW_NAME
     size = size_of(path)
     again = f"the chat reads all {counted(len(ids), 'token')} again"
-    if not path.exists() and not path.is_symlink():
+    if not path.exists() or is_strange(path):
         return CheckedView(FileState(VIEW_NAME, "missing" if len(ids) else "ok", 0, again if len(ids) else NOTHING))
     try:
         if size > snapshot.LARGEST:
@@ -123,7 +123,7 @@ def check_view(folder: Path, ids: np.ndarray) -> CheckedView:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return CheckedView(FileState(VIEW_NAME, "damaged", size, f"{error}: {again}", 0))
     except (OSError, StoreError) as error:
-        return CheckedView(FileState(VIEW_NAME, "damaged", size, str(error), refused=path.is_symlink()))
+        return CheckedView(FileState(VIEW_NAME, "damaged", size, str(error)))
     stands = f"it stands after {length:,} of {len(ids):,} tokens"
     if not 0 <= length <= len(ids):
         return CheckedView(FileState(VIEW_NAME, "unusable", size, f"{stands}: {again}"))
@@ -145,7 +145,7 @@ def check_segment(path: Path, ids: np.ndarray) -> FileState:
             segment.part(first, PIECE)
     except (OSError, StoreError) as error:
         note = f"{_without_path(error, path)}: {MADE_AGAIN} when the session is opened"
-        return FileState(name, "damaged", size, note, refused=path.is_symlink())
+        return FileState(name, "damaged", size, note)
     newest = ids[segment.stop - segment.head.unit : segment.stop]
     if segment.stop > len(ids) or checksum_of_tokens(newest) != segment.head.newest:
         note = f"an index of other tokens than the log has: {MADE_AGAIN} when the session is opened"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-State = Literal["ok", "torn tail", "damaged", "missing", "unusable", "left over", "unknown"]
+State = Literal["ok", "torn tail", "damaged", "missing", "unusable", "left over", "strange", "unknown"]
 
 
 class FileState(NamedTuple):
@@ -16,7 +16,8 @@ class FileState(NamedTuple):
             damaged      other bytes than were written, from byte `at` on
             missing      not there
             unusable     whole, and of no use: of another version, or for other tokens
-            left over    of a crash; removed by nobody but --repair
+            left over    of a crash; the next opening removes it
+            strange      a link, a pipe, a device
             unknown      nothing that a session has
     refused: whether the chat opens the session in spite of it, or exits with 4.
     """
@@ -37,6 +38,11 @@ class FileState(NamedTuple):
 def counted(number: int, noun: str) -> str:
     """'1 frame', '2,000 frames'."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def is_strange(path: Path) -> bool:
+    """A link, a pipe, a device: no file of a session, so the chat refuses the session."""
+    return path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 def size_of(path: Path) -> int:

@@ -17,7 +17,7 @@ from megacontext.tree.memory_files import VIEW_NAME
 from megacontext.tree.quarantine import FOLDER_NAME as QUARANTINE
 from tools.inspection.check_derived import check_ctx, check_segment, check_view, folder_size
 from tools.inspection.check_truth import check_info, check_log, check_turns
-from tools.inspection.file_state import FileState, counted
+from tools.inspection.file_state import FileState, counted, is_strange
 
 LEXICAL = "lexical"
 LOCK = LOG_NAME + ".lock"
@@ -47,7 +47,9 @@ class Verified(NamedTuple):
         tokens = counted(self.tokens, "token")
         mendable = [file for file in self.files if file.state in MENDED]
         if self.refused:
-            return f"damaged: {tokens} can be read, and the chat opens it no more. Run: {repair_command(self.folder)}"
+            beyond = [f"{file.name} ({file.note})" for file in self.files if file.refused and file.state not in MENDED]
+            way_out = f"first mend {', '.join(beyond)}" if beyond else f"run {repair_command(self.folder)}"
+            return f"damaged: {tokens} can be read, and the chat opens it no more: {way_out}"
         if not mendable:
             return f"whole: {tokens}"
         named = ", ".join(file.name for file in mendable)
@@ -66,15 +68,16 @@ def verify(folder: Path) -> Verified:
 
 def _derived(folder: Path, info: dict[str, Any], ids: np.ndarray, read: int) -> Iterator[FileState]:
     """read: tokens that the memory has read of them."""
+    yield from (_strange(path, folder) for path in sorted(folder.rglob("*")) if is_strange(path))
     for path in sorted(folder.iterdir()):
-        if path.name in (INFO_NAME, LOG_NAME, TURNS_NAME, VIEW_NAME, LOCK):
+        if path.name in (INFO_NAME, LOG_NAME, TURNS_NAME, VIEW_NAME, LOCK) or is_strange(path):
             continue
         if path.name == QUARANTINE and path.is_dir():
             yield _quarantine(path)
         elif path.suffix == ".ctx":
             yield check_ctx(path, info, read)
-        elif path.name == LEXICAL and path.is_dir() and not path.is_symlink():
-            yield from (_in_lexical(file, ids) for file in sorted(path.iterdir()))
+        elif path.name == LEXICAL and path.is_dir():
+            yield from (_in_lexical(file, ids) for file in sorted(path.iterdir()) if not is_strange(file))
         else:
             yield _other(path, path.name)
 
@@ -89,11 +92,13 @@ def _quarantine(path: Path) -> FileState:
     return FileState(f"{QUARANTINE}/", "ok", size, note)
 
 
+def _strange(path: Path, folder: Path) -> FileState:
+    kind = "a link" if path.is_symlink() else "a pipe or a device"
+    name = path.relative_to(folder).as_posix()
+    return FileState(name, "strange", 0, f"{kind}: put the file itself in its place, or move it away", refused=True)
+
+
 def _other(path: Path, name: str) -> FileState:
-    if path.is_symlink():
-        return FileState(
-            name, "unknown", 0, "a link: the chat refuses it. Put the file itself in its place", refused=True
-        )
     size = path.stat().st_size if path.is_file() else folder_size(path)[1]
     if path.name.startswith(".") and path.suffix == ".tmp":
         return FileState(name, "left over", size, "a file that a crash left half written")

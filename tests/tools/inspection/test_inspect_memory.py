@@ -74,8 +74,9 @@ def inspect(home: Home, *flags: str) -> int:
 def state_of(folder: Path) -> dict[str, tuple[str, int, int]]:
     """Every file: what is in it, and when it was changed."""
     return {
-        path.name: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns, path.stat().st_mode)
-        for path in sorted(folder.iterdir())
+        str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns, path.stat().st_mode)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
 
 

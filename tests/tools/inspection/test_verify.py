@@ -352,10 +352,16 @@ def test_what_a_crash_left_over_is_removed_by_repair_alone(folder):
 def test_a_link_is_told_as_what_the_chat_refuses(folder, tmp_path):
     (folder / "means.ctx").rename(tmp_path / "means.ctx")
     (folder / "means.ctx").symlink_to(tmp_path / "means.ctx")
+    assert states(folder)["means.ctx"] == "strange"
     assert verify(folder).exit_code == 4
+    assert "first mend means.ctx (a link: " in verify(folder).summary
     assert say(folder) == 4
     assert repair(folder, lambda step: None).exit_code == 4
     assert (folder / "means.ctx").is_symlink()
+    (folder / "means.ctx").unlink()
+    os.mkfifo(folder / "pages.ctx.pipe")
+    assert states(folder)["pages.ctx.pipe"] == "strange"
+    assert say(folder) == 4
 
 
 def test_bytes_without_sense_are_told_never_raised(folder):
