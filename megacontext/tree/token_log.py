@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -252,26 +252,20 @@ class TokenLog(MemoryLog):
             raise ValueError(f"tokens [{start}, {stop}) are not within the log's [0, {len(self)})")
         pieces = []
         first = max(bisect_right(self._starts, start) - 1, 0)
-        for at, tokens in zip(self._starts[first:], self._frames_from(first, stop), strict=False):
+        places = [self._place(number) for number in range(first, bisect_left(self._starts, stop))]
+        for at, place, tokens in zip(self._starts[first:], places, frames.tokens_at(self._read, places), strict=False):
+            if tokens is None:
+                raise StoreError(
+                    f"{self.path} was damaged while it was open, at byte {place[0]}: restore it from a copy"
+                )
             pieces.append(tokens[max(start - at, 0) : stop - at])
         pending = self._pending[max(start - self._written, 0) : max(stop - self._written, 0)]
         return np.concatenate([*pieces, np.array(pending, dtype=np.uint32)])
 
-    def _frames_from(self, first: int, stop: int) -> Iterator[np.ndarray]:
-        """Tokens of frame `first` and those after it that begin before token `stop`, read many frames at a time."""
-        window, base = b"", 0
-        for place in range(first, bisect_left(self._starts, stop)):
-            offset = self._offsets[place]
-            after = self._starts[place + 1] if place + 1 < len(self._starts) else self._written
-            size = frames.FRAME_BYTES + 4 * (after - self._starts[place])
-            if offset + size > base + len(window):
-                last = bisect_left(self._starts, stop) - 1
-                wanted = self._offsets[last] - offset + frames.FRAME_BYTES + 4 * FRAME_TOKENS
-                window, base = self._read(offset, min(max(wanted, size), frames.WINDOW)), offset
-            frame = frames.unpack_frame(window, offset - base, offset)
-            if frame is None or frame.end != offset + size:
-                raise StoreError(f"{self.path} was damaged while it was open, at byte {offset}: restore it from a copy")
-            yield frame.tokens
+    def _place(self, number: int) -> tuple[int, int]:
+        """(first byte, bytes) of a frame of tokens."""
+        after = self._starts[number + 1] if number + 1 < len(self._starts) else self._written
+        return self._offsets[number], frames.FRAME_BYTES + 4 * (after - self._starts[number])
 
     def _read(self, offset: int, size: int) -> bytes:
         if self._descriptor < 0:
