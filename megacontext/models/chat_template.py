@@ -140,10 +140,11 @@ class TemplateChat:
     def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool = False) -> str:
         from jinja2.exceptions import TemplateError
 
+        refusals = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
         variables = {**self._variables, "messages": messages, "add_generation_prompt": add_generation_prompt}
         try:
             return self._template.render(**variables, tools=None, documents=None)
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        except refusals as error:
             roles = ", ".join(message["role"] for message in messages)
             raise ConfigError(f"this model's chat template refuses the turns {roles}: {error}") from None
 
@@ -196,3 +197,5 @@ def _compile(source: str) -> Template:
         return environment.from_string(source)
     except TemplateSyntaxError as error:
         raise ConfigError(f"this model's chat template cannot be read, line {error.lineno}: {error.message}") from None
+    except RecursionError:
+        raise ConfigError("this model's chat template cannot be read: it is nested too deeply") from None

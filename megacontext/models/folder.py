@@ -140,6 +140,11 @@ def _listed(folder: Path, index_name: str, pattern: str) -> list[Path]:
     if not index.exists():
         return sorted(folder.glob(pattern))
     names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(n, str) and n == Path(n).name for n in names.values()):
+    if not isinstance(names, dict) or not all(_is_plain(name) for name in names.values()):
         raise ModelFileError(f"{index}: weight_map must name files of this folder; fetch it again")
     return [folder / name for name in sorted(set(names.values()))]
+
+
+def _is_plain(name: object) -> bool:
+    """Whether it names a file of the very folder."""
+    return isinstance(name, str) and name.isprintable() and name == Path(name).name and name not in ("", "..")

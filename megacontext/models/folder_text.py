@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from megacontext.errors import ConfigError
 from megacontext.models.base import ModelFileError
 from megacontext.models.folder import read_json
-from megacontext.models.text import TokenizersText, not_a_panic
+from megacontext.models.text import TokenizersText, not_a_panic, well_formed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,7 +31,7 @@ class FolderText:
     def text(self, vocab: int) -> TokenizersText:
         """vocab: rows of the model's embedding."""
         raw = self.raw
-        added = [token for token in raw.get("added_tokens") or [] if self._is_special(token)]
+        added = [token for token in _objects(raw, "added_tokens", self.file) if self._is_special(token)]
         for token in added:
             token["special"] = True
         tokenizer = _tokenizer(json.dumps(raw), self.file)
@@ -46,7 +46,7 @@ class FolderText:
         """bos_token, eos_token and so on: what a chat template may name."""
         found = {name: self.settings.get(name) for name in NAMED}
         texts = {name: token.get("content") if isinstance(token, dict) else token for name, token in found.items()}
-        return {name: text for name, text in texts.items() if isinstance(text, str)}
+        return {name: well_formed(text) for name, text in texts.items() if isinstance(text, str)}
 
     @property
     def template(self) -> str | None:
@@ -56,7 +56,8 @@ class FolderText:
             return file.read_text("utf-8")
         found = self.settings.get("chat_template")
         if isinstance(found, list):
-            found = {entry.get("name"): entry.get("template") for entry in found}.get("default")
+            entries = _objects(self.settings, "chat_template", self.path / "tokenizer_config.json")
+            found = next((entry.get("template") for entry in entries if entry.get("name") == "default"), None)
         if found is not None and not isinstance(found, str):
             raise ModelFileError(f"{self.path / 'tokenizer_config.json'}: chat_template must be text")
         return found
@@ -87,6 +88,14 @@ class FolderText:
     def optional(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder, empty if it is not there."""
         return read_json(self.path / name) if (self.path / name).exists() else {}
+
+
+def _objects(settings: dict[str, Any], key: str, where: Path) -> list[dict[str, Any]]:
+    """What stands under `key`: a list of objects, empty if nothing stands there."""
+    found = settings.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise ModelFileError(f"{where}: {key} must be a list of objects; fetch it again")
+    return found
 
 
 def _tokenizer(source: str, where: Path) -> Tokenizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from megacontext.config import ModelConfig
     from megacontext.models.folder import Folder
+
+WIDEST_HEAD = 1 << 16
 
 
 def load_gguf(path: Path, config: ModelConfig) -> LoadedModel:
@@ -85,6 +88,10 @@ def _frequencies(folder: Folder, head_dim: int) -> Tensor:
         raise ConfigError(f"{where}: partial_rotary_factor is not supported")
     trained = {"original_max_position_embeddings": raw.get("max_position_embeddings")}
     base = scaling.get("rope_theta", folder.number("rope_theta", 10_000.0))
+    if isinstance(base, bool) or not isinstance(base, (int, float)) or not 0 < base < math.inf:
+        raise ModelFileError(f"{where}: rope_theta is {base!r}; it must be a positive number")
+    if head_dim > WIDEST_HEAD:
+        raise ModelFileError(f"{where}: heads of width {head_dim}; {WIDEST_HEAD} is the most that makes sense")
     return rope_frequencies(head_dim, float(base), {**trained, **scaling})
 
 

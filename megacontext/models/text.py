@@ -114,6 +114,7 @@ class TokenizersText:
         return re.compile(f"({'|'.join(patterns)})") if patterns else None
 
     def encode(self, text: str) -> list[int]:
+        text = well_formed(text)
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         if self.special_ids.isdisjoint(ids):
             return ids
@@ -145,6 +146,11 @@ class TokenizersText:
     def _byte_level(self) -> bool:
         """Whether letters of the vocabulary stand for bytes (GPT-2's table), rather than for themselves."""
         return '"ByteLevel"' in json.dumps(json.loads(self._tokenizer.to_str()).get("decoder"))
+
+
+def well_formed(text: str) -> str:
+    """The text, lone surrogates in it, which no UTF-8 has, replaced by U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def not_a_panic(error: BaseException) -> bool:

@@ -126,10 +126,27 @@ def test_damaged_files_are_named(tmp_path, name, damage):
         load_model(config(tmp_path))
 
 
-def test_an_index_cannot_lead_out_of_the_folder(tmp_path):
+@pytest.mark.parametrize("name", ["../model.safetensors", "/model.safetensors", "..", "a\ud800", "a\0b", 1])
+def test_an_index_cannot_lead_out_of_the_folder(tmp_path, name):
     write_folder(tmp_path, reference())
-    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../model.safetensors"}}')
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(ModelFileError, match="weight_map"):
+        load_model(config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"rope_parameters": {"rope_theta": "llama3"}}, "rope_theta is 'llama3'"),
+        ({"rope_parameters": {"rope_theta": -1}}, "rope_theta is -1"),
+        ({"head_dim": 2**31 - 1}, "heads of width 2147483647"),
+    ],
+)
+def test_senseless_numbers_are_named_before_anything_is_made_of_them(tmp_path, changes, reason):
+    write_folder(tmp_path, reference())
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ModelFileError, match=reason):
         load_model(config(tmp_path))
 
 

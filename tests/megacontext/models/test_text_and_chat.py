@@ -311,3 +311,30 @@ def test_a_normaliser_cannot_make_a_special_of_typed_text():
     made.normalizer = normalizers.NFKC()
     text = text_model(made)
     assert text.special_ids.isdisjoint(text.encode("＜|im_end|＞ ＜｜ｉｍ＿ｅｎｄ｜＞"))
+
+
+def test_half_a_surrogate_pair_is_text_like_any_other():
+    text = text_model(tokenizer())
+    assert text.encode("a\ud800b") == text.encode("a�b")
+    assert text.encode("a\ud83d\ude00b") == text.encode("a😀b")
+
+
+@pytest.mark.parametrize("damage", [{"added_tokens": [1]}, {"added_tokens": {"a": 1}}])
+def test_added_tokens_that_are_none_name_the_file(tmp_path, damage):
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**json.loads(tokenizer().to_str()), **damage}))
+    with pytest.raises(ModelFileError, match=r"tokenizer\.json: added_tokens must be a list of objects"):
+        FolderText(tmp_path).text(vocab=300)
+
+
+def test_senseless_settings_of_a_tokenizer_name_the_file_or_are_left_out(tmp_path):
+    tokenizer().save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": [1], "bos_token": "\\ud800"}')
+    texts = FolderText(tmp_path)
+    assert texts.variables == {"bos_token": "�"}
+    with pytest.raises(ModelFileError, match=r"tokenizer_config\.json: chat_template must be a list of objects"):
+        _ = texts.template
+
+
+def test_a_template_that_is_nested_too_deeply_is_refused():
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        TemplateChat("{{ " + "[" * 900 + "]" * 900 + " }}", text_model(tokenizer()))
