@@ -138,13 +138,10 @@ class TemplateChat:
         return {"role": role, "content": self._mark(role, number)}
 
     def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool = False) -> str:
-        from jinja2.exceptions import TemplateError
-
-        refusals = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
         variables = {**self._variables, "messages": messages, "add_generation_prompt": add_generation_prompt}
         try:
             return self._template.render(**variables, tools=None, documents=None)
-        except refusals as error:
+        except Exception as error:  # a template is a program, and fails in any way there is
             roles = ", ".join(message["role"] for message in messages)
             raise ConfigError(f"this model's chat template refuses the turns {roles}: {error}") from None
 
@@ -197,5 +194,5 @@ def _compile(source: str) -> Template:
         return environment.from_string(source)
     except TemplateSyntaxError as error:
         raise ConfigError(f"this model's chat template cannot be read, line {error.lineno}: {error.message}") from None
-    except RecursionError:
-        raise ConfigError("this model's chat template cannot be read: it is nested too deeply") from None
+    except Exception as error:  # the library makes Python of it
+        raise ConfigError(f"this model's chat template cannot be read: {error}") from None

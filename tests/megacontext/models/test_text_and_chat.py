@@ -335,6 +335,9 @@ def test_senseless_settings_of_a_tokenizer_name_the_file_or_are_left_out(tmp_pat
         _ = texts.template
 
 
-def test_a_template_that_is_nested_too_deeply_is_refused():
-    with pytest.raises(ConfigError, match="nested too deeply"):
-        TemplateChat("{{ " + "[" * 900 + "]" * 900 + " }}", text_model(tokenizer()))
+@pytest.mark.parametrize(
+    "source", ["{{ " + "[" * 900 + "]" * 900 + " }}", "{{ 1e999 }}", "{% for a in 1 %}{% endfor %}"]
+)
+def test_a_template_that_cannot_run_is_refused(source):
+    with pytest.raises(ConfigError, match="this model's chat template"):
+        TemplateChat(source, text_model(tokenizer())).user("hello")
