@@ -56,6 +56,7 @@ class _Reader:
         self._stem = stem
         self._run: str | None = None
         self._last: str | None = None
+        self._next = 0  # the seq that is due
         self._order = OrderOfTicks()
 
     def take(self, number: int, line: bytes) -> None:
@@ -63,6 +64,7 @@ class _Reader:
             record = validate_line(line)
         except InvalidEvent as error:
             self.verdict.problems.append((number, str(error)))
+            self._next += 1
             return
         wrong = [self._place(record, number), self._order.problem(record), *problems(record)]
         self.verdict.problems += [(number, reason) for reason in wrong if reason]
@@ -77,8 +79,9 @@ class _Reader:
 
     def _place(self, record: dict[str, Any], number: int) -> str:
         """What is wrong with a valid event standing where it stands."""
-        if record["seq"] != number - 1:
-            return f"seq: {record['seq']}, line {number} must have {number - 1}"
+        due, self._next = self._next, record["seq"] + 1
+        if record["seq"] != due:
+            return f"seq: {record['seq']}, this line must have {due}"
         if (record["type"] == "run_start") != (number == 1):
             return "run_start must be the first line, and only that"
         if self._last == "run_end":

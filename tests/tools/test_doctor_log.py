@@ -270,7 +270,7 @@ def test_figures_that_disagree_and_lines_that_are_missing_are_a_warning(tmp_path
     path.write_bytes(b"".join([lines[0], *lines[2:]]))
     found = list(logs.examine(logs.read(path)))
     assert troubles(found) == ["log figures", "residency"]
-    assert "line 2: seq: 2, line 2 must have 1" in of(found, "log figures").what
+    assert "line 2: seq: 2, this line must have 1" in of(found, "log figures").what
 
 
 def test_lines_that_are_no_events_fail_and_the_others_are_judged(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_a_good_log_is_counted_by_type(log: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("number", "changes", "reason"),
     [
-        (3, {"seq": 7}, ":3: seq: 7, line 3 must have 2"),
+        (3, {"seq": 7}, ":3: seq: 7, this line must have 2"),
         (2, {"start": "0"}, ":2: start"),
         (1, {"type": "run_end", "exit_code": 0, "seconds": 1}, ":1:"),
         (4, {"run": "other"}, ":4: run: 'other' in the log of 'run'"),
@@ -48,6 +48,14 @@ def test_a_bad_line_is_named(
     edit(log, number, **changes)
     assert main([str(log)]) == 1
     assert reason in capsys.readouterr().err
+
+
+def test_a_line_that_is_missing_is_told_once(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join([*lines[:2], *lines[3:]]))
+    assert main([str(log)]) == 1
+    (problem,) = capsys.readouterr().err.splitlines()
+    assert problem.endswith(":3: seq: 3, this line must have 2")
 
 
 def test_an_interrupted_log_is_a_note_and_with_strict_an_error(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
