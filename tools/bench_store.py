@@ -6,8 +6,9 @@ For each length a session is filled, then processes of their own go on with it, 
 the system's cache, nothing has been computed. Rows, by `figure`:
 
     restart    open_ms: session, log, memory brought back; first_token_ms: of the first turn; restart_ms: both.
-               warm_first_token_ms: of later turns of the same process (median). Reach: restart_ms at most 2x warm, and
-               flat in history within 20 %. Python, torch and weights are loaded before, in process_ms and load_ms.
+               warm_first_token_ms: of later turns of the same process (median); score_ms: the scorers' part of it, the
+               one that looks at all of history. Reach: restart_ms at most 2x warm, and flat in history within 20 %.
+               Python, torch and weights are loaded before, in process_ms and load_ms.
     resident   bytes in memory after opening, by name; others: what the system counts beyond. per_token: bytes a token
                beyond pages and view, from one length to the next. Reach: under 16
     append     what keeping costs while an answer runs: log, pages, snapshots on the decode path; thread_share: CPU of
@@ -17,8 +18,8 @@ the system's cache, nothing has been computed. Rows, by `figure`:
 
 Only the beginning (--read) and the newest tokens are read by the model. History between them is made up: real text in
 the log, real-shaped pages, means and index entries, written by the code that always writes them (tools/storing/
-filling.py); made_up_tokens says how much of it. Times are those of the quietest of some rounds. Exit codes: as for the
-comparison (`python -m megacontext.evaluation.compare --help`).
+filling.py); made_up_tokens says how much of it. Times are those of the quietest of some rounds, in each of which all
+lengths have their turn. Exit codes: as for the comparison (`python -m megacontext.evaluation.compare --help`).
 """
 
 from __future__ import annotations
@@ -104,15 +105,16 @@ def bench(flags: argparse.Namespace, folder: Path) -> Iterator[Row]:
     place = _place(flags, folder)
     loaded = load(place)
     begun = _begin(flags, place, loaded)
-    last: dict[str, Any] | None = None
-    for history in flags.history:
-        here = replace(place, name=f"history-{history}")
+    places = {history: replace(place, name=f"history-{history}") for history in flags.history}
+    made_up = {history: _fill(flags, here, begun, loaded, history) for history, here in places.items()}
+    rounds = [{history: _restart(here) for history, here in places.items()} for _ in range(flags.rounds)]
+    shorter: dict[str, Any] | None = None
+    for history, here in places.items():
         common = {"model": flags.model, "history_tokens": history, "page_dtype": flags.pages}
-        common["made_up_tokens"] = _fill(flags, here, begun, loaded, history)
-        found = [_restart(here) for _ in range(flags.rounds)]
-        for row in rows_of(here, found, last):
-            yield {**common, **row}
-        last = found[0]
+        common["made_up_tokens"] = made_up[history]
+        found = [one[history] for one in rounds]
+        yield from ({**common, **row} for row in rows_of(here, found, shorter))
+        shorter = found[0]
         if history == flags.history[0]:
             for dtype in [name for name in PAGES if name != flags.pages]:
                 other = with_pages_as(here, loaded, dtype)

@@ -111,7 +111,14 @@ def test_rows_are_json_lines_and_the_table_goes_to_stderr(tmp_path: Path) -> Non
 def restart(**changed) -> dict:
     found = {
         **dict.fromkeys(("process_ms", "load_ms", "read_again", "decode_ms", "keep_ms"), 1.0),
-        **{"open_ms": 20.0, "first_token_ms": 80.0, "warm_first_token_ms": 50.0, "why": "", "threads": 1},
+        **{
+            "open_ms": 20.0,
+            "first_token_ms": 80.0,
+            "warm_first_token_ms": 50.0,
+            "why": "",
+            "threads": 1,
+            "score_ms": 2.0,
+        },
         **{"keep_share": 0.01, "thread_share": 0.005, "kept_tokens": 1000, "tokens": 1000, "opening_peak": 0},
         "resident": {"tokens": 4000, "others": 0, "pages": 10**6, "view": 10**5},
         "page_in_ms": {tier: {"p50": 0.1, "p95": 0.2} for tier in ("ram", "disk", "computed")},

@@ -12,7 +12,15 @@ from tools.storing.place import Place
 WARM_REACH, FLAT_REACH, GROWTH_REACH, KEEP_REACH = 2.0, 1.2, 16.0, 0.02
 BUDGETED = ("pages", "view")
 COLUMNS = {
-    "restart": ("open_ms", "first_token_ms", "restart_ms", "warm_first_token_ms", "over_warm", "read_again"),
+    "restart": (
+        "open_ms",
+        "first_token_ms",
+        "restart_ms",
+        "warm_first_token_ms",
+        "over_warm",
+        "score_ms",
+        "read_again",
+    ),
     "resident": ("tokens", "context", "lexical", "means", "turns", "log", "others", "per_token", "opening_peak"),
     "append": ("decode_ms", "keep_ms", "keep_share", "thread_share"),
     "page_in": ("ram_p50", "ram_p95", "disk_p50", "disk_p95", "computed_p50", "computed_p95"),
@@ -42,6 +50,7 @@ def _restart_row(best: dict[str, Any], rounds: Sequence[dict[str, Any]]) -> Row:
         **{name: best[name] for name in names},
         "restart_ms": round(restart, 3),
         "warm_first_token_ms": warm,
+        "score_ms": min((found["score_ms"] for found in rounds if found["score_ms"]), default=None),
         "over_warm": round(restart / warm, 3),
     }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megacontext.config import MemoryConfig
+from megacontext.errors import ConfigError
 from megacontext.tree.memory_files import PAGES_NAME
 from tools.storing.place import Open, Place, opened
 
@@ -52,8 +53,10 @@ def begin(place: Place, loaded: LoadedModel, ids: Iterator[int], tokens: int, no
 def fill(place: Place, begun: Place, loaded: LoadedModel, ids: Iterator[int], tokens: int, note: Note) -> int:
     """Go on from a copy of the session `begun` to `tokens` tokens of the same ids. Returns how many are made up.
 
-    Raises StoreError.
+    Raises ConfigError if there is such a session already, StoreError if the disk refuses.
     """
+    if place.folder.exists():
+        raise ConfigError(f"{place.folder} is there already: remove it, or name another --folder")
     shutil.copytree(begun.folder, place.folder)
     with opened(place, loaded) as there:
         there.conversation.resume()

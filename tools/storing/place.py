@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from megacontext.conversation import Conversation
     from megacontext.models.base import LoadedModel
     from megacontext.session import Session
+    from megacontext.telemetry.sinks import Sink
     from megacontext.tree.memory_files import MemoryFiles
 
 
@@ -59,8 +60,8 @@ def load(place: Place) -> LoadedModel:
 
 
 @contextmanager
-def opened(place: Place, loaded: LoadedModel) -> Iterator[Open]:
-    """The session's conversation, not resumed yet. Raises StoreError."""
+def opened(place: Place, loaded: LoadedModel, sink: Sink | None = None) -> Iterator[Open]:
+    """The session's conversation, not resumed yet. sink: receives the memory's events. Raises StoreError."""
     from megacontext.cache import build_cache
     from megacontext.config import ChatConfig, MemoryConfig, PagesConfig
     from megacontext.conversation import Conversation
@@ -82,7 +83,7 @@ def opened(place: Place, loaded: LoadedModel) -> Iterator[Open]:
     chat = ChatConfig(max_tokens=place.max_tokens, temperature=0, top_k=None)
     conversation = Conversation(
         loaded,
-        build_cache(spec, memory, files=files),
+        build_cache(spec, memory, sink=sink, files=files),
         session,
         chat,
         sampler=Sampler(chat.temperature, chat.top_k, chat.seed),

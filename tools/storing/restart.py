@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from megacontext.cache import ContextCache
     from megacontext.models.base import LoadedModel
+    from megacontext.telemetry.events import Event
 
 QUESTIONS = (
     "What was said about the house by the river, and by whom?",
@@ -56,13 +57,14 @@ def measure(place: Place, asked: float) -> dict[str, Any]:
     }
     forget_peak()
     before, started = memory_use(), perf_counter()
-    with opened(place, loaded) as there:
+    prompts = PromptTicks()
+    with opened(place, loaded, prompts) as there:
         found["session_ms"] = _ms(perf_counter() - started)
         resumed = there.conversation.resume()
         found["open_ms"] = _ms(perf_counter() - started)
         found |= {"kept_tokens": resumed.kept, "read_again": resumed.tokens - resumed.kept, "why": resumed.why}
         found |= _resident(there, before, memory_use())
-        found |= _turns(there)
+        found |= _turns(there, prompts)
         found |= _page_in(place, there, loaded)
         found["tokens"] = len(there.session)
     return found
@@ -128,7 +130,21 @@ class Watch:
         return sum(seconds for when, seconds in self.spent if start <= when < stop)
 
 
-def _turns(there: Open) -> dict[str, Any]:
+class PromptTicks:
+    """A sink that keeps how long scoring took at the ends of prompts. score_ms: in order."""
+
+    def __init__(self) -> None:
+        self.score_ms: list[float] = []
+
+    def emit(self, event: Event) -> None:
+        if getattr(event, "reason", "") == "prompt":
+            self.score_ms.append(getattr(event, "latency_ms", {}).get("score", 0.0))
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def _turns(there: Open, prompts: PromptTicks) -> dict[str, Any]:
     """Time to the first token, cold and warm; what keeping costs while an answer runs."""
     watch, sampler = Watch(), TokenTimes(there.conversation)
     for owner, name in ((there.session, "append"), (there.files, "keep"), (there.files.pages, "put")):
@@ -149,6 +165,7 @@ def _turns(there: Open) -> dict[str, Any]:
     return {
         "first_token_ms": _ms(first[0]),
         "warm_first_token_ms": _ms(warm),
+        "score_ms": round(median(prompts.score_ms[1:]), 3) if len(prompts.score_ms) > 1 else None,
         "decode_ms": _ms(decode_s / max(tokens, 1)),
         "keep_ms": _ms(keep_s / max(tokens, 1)),
         "keep_share": round(keep_s / decode_s, 5) if decode_s else None,
