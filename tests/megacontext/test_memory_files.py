@@ -13,6 +13,7 @@ from megacontext.cache import ContextCache
 from megacontext.config import PagesConfig
 from megacontext.errors import StoreError
 from megacontext.testing.toy import ids, run
+from megacontext.tree import snapshot
 from megacontext.tree.memory_files import VIEW_NAME, MemoryFiles
 from megacontext.tree.token_log import TokenLog
 
@@ -132,3 +133,26 @@ def test_a_file_with_half_a_header_is_begun_anew_and_said(tmp_path, name):
     again = Kept(tmp_path)
     assert [file for file, _ in again.files.made_anew] == [name]
     again.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"carry": 1.5, "view": 3},
+        {"scorer": []},
+        {"tail": 1 << 70},
+        {"entries": torch.ones(1, 3)},
+        {"rings": None, "held": 5.0},
+        {"length": None},
+    ],
+)
+def test_a_state_that_makes_no_sense_is_told_and_the_memory_is_empty(tmp_path, damage):
+    kept = Kept(tmp_path)
+    kept.feed(0, 30)
+    kept.files.flush()
+    state = {**kept.cache.state(), "tokens": kept.files._sum_of(kept.cache.length), **damage}
+    snapshot.write(tmp_path / VIEW_NAME, snapshot.pack(state, kept.cache.fingerprint))
+    kept.cache.reset()
+    assert "makes no sense" in kept.bring_back()
+    assert kept.cache.length == 0
+    kept.close()
