@@ -32,25 +32,42 @@ class ViewAt(NamedTuple):
         return self.tick.tick - self.tick.ticks + 1
 
 
-def replay(run: Iterable[Event]) -> Iterator[ViewAt]:
+def replay(run: Iterable[Event], kept: WorkingContext | None = None) -> Iterator[ViewAt]:
     """The view after each tick line of a run, which begins with its run_start.
 
+    kept: the view that an earlier run left and this one took up; then its first tick is not the memory's first one.
     Raises MegaContextError where the events do not fit together: lines are missing, or another run's.
     """
     memory: Mapping[str, Any] = {}
     context: WorkingContext | None = None
+    recovered = 0
     edits: list[events.Expand | events.Collapse] = []
     for event in run:
         if isinstance(event, RunStart):
             memory = event.config.get("memory") or {}
         elif isinstance(event, MemoryOpened):
-            context, edits = None, []
+            context, edits, recovered = None, [], event.recovered_tokens
         elif isinstance(event, (events.Expand, events.Collapse)):
             edits.append(event)
         elif isinstance(event, Tick):
-            context = follow(context or empty_view(memory), edits, event)
+            if context is None:
+                context = _taken_up(event, kept, recovered) or empty_view(memory)
+            context = follow(context, edits, event)
             edits = []
             yield ViewAt(event, context)
+
+
+def _taken_up(first: Tick, kept: WorkingContext | None, recovered: int) -> WorkingContext | None:
+    """The view before a run's first tick, None if that is empty: all is read again, or nothing was there before.
+
+    recovered: tokens that were there. Raises MegaContextError if the view is needed and not known.
+    """
+    number = first.tick - first.ticks + 1
+    if number and recovered and kept is None:
+        raise MegaContextError(
+            f"it begins with tick {number:,}, so the run took up a view that an earlier one kept, whose log is needed"
+        )
+    return kept if number else None
 
 
 def empty_view(memory: Mapping[str, Any]) -> WorkingContext:

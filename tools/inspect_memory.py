@@ -6,8 +6,8 @@
     python -m tools.inspect_memory FILE.ctx
 
 SESSION is a name below artifacts/sessions, or a folder. The view is rebuilt from the newest event log of that session
-(or from LOG); without one, tokens and turns alone are shown. Only reads: no lock is taken and no byte changed, so a
-session that is open elsewhere can be looked at.
+(or from LOG), and from those of earlier runs whose view it took up; without, tokens and turns alone are shown. Only
+reads: no lock is taken and no byte changed, so a session that is open elsewhere can be looked at.
 
 --verify reads every byte of every file, in the same way, and prints a line a file (docs/ctx_format.md says what the
 files are). --repair takes the session's lock, cuts damage out of what cannot be made again (into quarantine/), removes
@@ -122,7 +122,8 @@ def inspect(flags: argparse.Namespace) -> int:
 def _view(flags: argparse.Namespace, session: StoredSession) -> LoggedView | None:
     """The view of the log that was named, or of the newest one; None, with a word, where there is none."""
     from megacontext.errors import MegaContextError
-    from tools.inspection.logged import find_log, read_view
+    from tools.inspection.logged import read_view
+    from tools.inspection.runs import find_log
 
     if flags.log is not None:
         return read_view(flags.log, session.folder, len(session.tokens), flags.at)

@@ -114,6 +114,19 @@ def test_a_memory_that_opens_begins_anew() -> None:
     assert [len(view.context.entries) for view in replay(lines)] == [10, 2]
 
 
+def test_a_run_that_goes_on_needs_the_view_that_an_earlier_one_kept() -> None:
+    (before,) = replay([START, FOLD, Tick(tick=3, ticks=4, history_tokens=14)])
+    opened = MemoryOpened(cache="megacontext", recovered_tokens=15)
+    fold = Collapse(tick=4, start=8, end=12, from_level=0, to_level=1)
+    run = [START, opened, fold, Tick(tick=4, history_tokens=17, lod_counts={0: 2, 1: 2})]
+    (view,) = replay(run, before.context)
+    assert [entry.level for entry in view.context.entries] == [0, 1, 1, 0]
+    with pytest.raises(MegaContextError, match="begins with tick 4, so the run took up a view"):
+        list(replay(run))
+    read_again = [START, opened, Tick(tick=0, history_tokens=17)]
+    assert [len(view.context.entries) for view in replay(read_again, before.context)] == [4]
+
+
 @pytest.mark.parametrize(
     "lines",
     [

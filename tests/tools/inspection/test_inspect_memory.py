@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from megacontext.replay import replay
-from megacontext.telemetry.events import Tick
+from megacontext.telemetry.events import Tick, Turn
 from nanochat.chat.__main__ import main as chat
 from tools.bootstrap.seeded_gpt2 import write as write_model
 from tools.event_log import read_log
@@ -118,8 +118,8 @@ def test_the_view_is_the_one_of_the_log_at_any_tick(home: Home) -> None:
     for view in views[:-1]:
         for tick in (view.first_tick, view.tick.tick):
             assert read_view(home.log, home.session, 9999, tick).context == view.context
-    last = read_view(home.log, home.session, 2000, None).context
-    assert last.history == 2000
+    last = read_view(home.log, home.session, 9999, None).context
+    assert last.history == log.of(Turn)[-1].history_tokens
     last.check()
 
 
