@@ -19,6 +19,7 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from megacontext.telemetry.events import Event, Tick
 from tools.storing.memory_use import MemoryUse, deep_size, forget_peak, memory_use
 from tools.storing.place import Open, Place, load, opened
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from megacontext.cache import ContextCache
     from megacontext.models.base import LoadedModel
-    from megacontext.telemetry.events import Event
 
 QUESTIONS = (
     "What was said about the house by the river, and by whom?",
@@ -137,8 +137,8 @@ class PromptTicks:
         self.score_ms: list[float] = []
 
     def emit(self, event: Event) -> None:
-        if getattr(event, "reason", "") == "prompt":
-            self.score_ms.append(getattr(event, "latency_ms", {}).get("score", 0.0))
+        if isinstance(event, Tick) and event.reason == "prompt" and event.latency_ms:
+            self.score_ms.append(event.latency_ms["score"])
 
     def close(self) -> None:
         """There is nothing to close."""
