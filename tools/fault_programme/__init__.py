@@ -1,0 +1,1 @@
+"""What the fault programme is made of."""
