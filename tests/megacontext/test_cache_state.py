@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from random import Random
 
@@ -49,10 +50,12 @@ def talk(model: BaseModel, cache: ContextCache, rng: Random) -> list[Tensor]:
 
 
 def brought_back(model: BaseModel, cache: ContextCache, config: MemoryConfig, folder: Path) -> ContextCache:
-    """What another process makes of the files."""
+    """What another process makes of the files, as they are now."""
     cache.files.keep(cache)
     cache.files.flush()
-    again = ContextCache(model.spec, config, files=files(model, folder))
+    there = folder / f"again-{sum(1 for _ in folder.glob('again-*'))}"
+    shutil.copytree(folder, there, ignore=shutil.ignore_patterns("again-*"))
+    again = ContextCache(model.spec, config, files=files(model, there))
     assert again.files.bring_back(again, cache.tree.tokens(0, cache.length), model) == ""
     assert again.length == cache.length
     assert not again.files.made_anew
