@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv/bin/python
 BOOTSTRAP := $(PYTHON) tools/bootstrap_env.py
 
-.PHONY: help chat test lint format tree env model corpus lock demo tiny-gpt2
+.PHONY: help chat test lint format tree env model corpus lock demo tiny-gpt2 faults
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /make \1\t/' | expand -t 16
@@ -41,6 +41,9 @@ tiny-gpt2: ## the legacy demo's model, or a made-up one of its shape
 
 demo: env corpus tiny-gpt2 ## the legacy demo: a tiny GPT-2 with a memory
 	@$(VENV) -m tools.decode_demo
+
+faults: env ## the fault programme at ten times CI's figures
+	$(VENV) -m tools.faults --scale 10
 
 lock: env ## write requirements/*.txt anew, keeping the versions that fit
 	$(VENV) -m pip install --quiet uv

@@ -333,14 +333,14 @@ def test_a_disk_that_fails_ends_the_writing_and_not_the_conversation(monkeypatch
 class KeptFiles:
     """Notes when the memory was kept."""
 
-    class pages:
-        failure = None
-
     def __init__(self) -> None:
         self.kept = 0
 
     def keep(self, memory: object) -> None:
         self.kept += 1
+
+    def failure_of(self, memory: object) -> None:
+        return None
 
 
 @pytest.mark.parametrize("document", [False, True])

@@ -49,8 +49,8 @@ def run(plan: Plan) -> Outcome:
         outcome.check(f"{growth:.0f} more bytes a token" if growth > MOST_A_TOKEN else "")
         outcome.check(f"tokens take {slower:.2f} times as long" if slower > SLOWER else "")
     outcome.said = (
-        f"{turns} turns, {last.tokens:,} tokens; {last.resident / 1e6:.0f} MB resident, {growth:+.0f} bytes a token since "
-        f"turn {turns // 2}; a token takes {slower:.2f} times what it did then, a tick {last.tick_ms:.1f} ms"
+        f"{turns} turns, {last.tokens:,} tokens; {last.resident / 1e6:.0f} MB resident, {growth:+.0f} bytes a token "
+        f"since turn {turns // 2}; a token takes {slower:.2f} times what it did then, a tick {last.tick_ms:.1f} ms"
     )
     return outcome
 
