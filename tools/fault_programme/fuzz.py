@@ -76,6 +76,7 @@ def _fuzzed(target: Target, count: int, seed: int) -> str:
 def _feed(target: Target, count: int, seed: int, shared: mmap.mmap, out: int) -> None:
     """All inputs, up to the first that goes wrong: that is told."""
     _limit_memory()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     warnings.simplefilter("ignore")  # libraries wonder about what they are given
     for at, data in zip(range(count), inputs(target, seed), strict=False):
         if at % 100 == 0:

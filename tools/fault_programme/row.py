@@ -37,9 +37,8 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """faults: injected, but for kills. torn: kills that left a torn tail. fuzzed: inputs by parser. said: in words.
-
-    lost: what did not survive, one line each; the first of `missing` of them.
+    """faults: injected, but for kills. torn: kills that left a torn tail. fuzzed: inputs by parser. said: more, in
+    words. lost: what did not survive, a line each; the first ones of `missing`.
     """
 
     faults: int = 0
@@ -50,6 +49,7 @@ class Outcome:
     missing: int = 0
     lost: list[str] = field(default_factory=list)
     said: str = ""
+    seconds: float = 0.0
 
     def fault(self, problem: str) -> None:
         """One more fault; problem: what it did harm to, or ""."""
