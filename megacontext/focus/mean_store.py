@@ -64,7 +64,10 @@ class MeanStore:
         if number in self._groups:
             return self._groups[number]
         file = self._file or self._lent
-        payload = None if file is None else file.read(number)
+        try:
+            payload = None if file is None else file.read(number)
+        except StoreError:
+            payload = None  # as if it were damaged
         return None if payload is None else np.frombuffer(payload, np.float16).reshape(GROUP, *self.shape)
 
     def state(self) -> dict[str, Any]:
