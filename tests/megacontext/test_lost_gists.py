@@ -1,4 +1,4 @@
-"""A disk that fails under gists and means ends no turn: what cannot be kept stays in memory, what is lost is made again."""
+"""A disk that fails under gists and means ends no turn: what is not kept stays in memory, what is lost is remade."""
 
 from __future__ import annotations
 
