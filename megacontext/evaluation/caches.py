@@ -1,17 +1,27 @@
-"""The memories that are compared, by name: `make_contender` is the factory. All but `full` have the same slots.
+"""The memories that are compared, by name: `make_contender` is the factory. All but `full` read the same slots.
 
-full         a plain cache: everything, for ever
-recency      the first block and the last tokens: a sliding window of all the slots there are
-megacontext  the memory section of the configuration, as it stands
-oracle       the same, told from outside which blocks are the right ones: the ceiling of any scorer
-lexical ...  the same, with that scorer alone
+full          a plain cache: everything, for ever
+recency       the first block and the last tokens: a sliding window of all the slots there are
+megacontext   the memory section of the configuration, as it stands
+oracle        the same, told from outside which blocks are the right ones: the ceiling of any scorer
+lexical ...   the same, with that scorer alone; random: the floor
+level0        the same without gists; gists: a slot for every block that is not shown; gists_only: no far page at all
+h2o, quest... other people's, by their names in `megacontext/baselines/registry.py`
+
+A name may carry changes: `megacontext[far_blocks=8,recent_tokens=736]`, `streaming_llm[sinks=0]`.
 """
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
+from pydantic import ValidationError
+
+from megacontext.baselines.registry import METHODS
 from megacontext.config import MemoryConfig, PagesConfig
 from megacontext.errors import ConfigError
 
@@ -19,18 +29,31 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from megacontext.evaluation.episode import Hint
+    from megacontext.models.text import TextModel
     from megacontext.tree.memory_files import MemoryFiles
     from nanochat.hook import KVCache, ModelSpec
 
-FULL, RECENCY, MEGACONTEXT, ORACLE = "full", "recency", "megacontext", "oracle"
+FULL, RECENCY, MEGACONTEXT, ORACLE, RANDOM = "full", "recency", "megacontext", "oracle", "random"
 SCORERS: tuple[str, ...] = get_args(MemoryConfig.model_fields["scorer"].annotation)
-CACHES = (FULL, RECENCY, MEGACONTEXT, ORACLE, *(name for name in SCORERS if name != RECENCY))
+VARIANTS: dict[str, dict[str, Any]] = {  # what differs from the memory section
+    MEGACONTEXT: {},
+    ORACLE: {},
+    **{name: {"scorer": name} for name in SCORERS if name != RECENCY},
+    "level0": {"gist_slots": (0, 0, 0, 0)},
+    "gists": {"gist_slots": (1, 0, 0, 0)},
+    "gists_only": {"gist_slots": (1, 0, 0, 0), "scorer": "recency", "far_blocks": 0, "prompt_blocks": 0},
+}
+OURS = (FULL, RECENCY, *VARIANTS)
+CACHES = (*OURS, *METHODS)
 FULL_STRIDE = 128  # tokens of a plain cache's scored pass: it decides nothing between passes
+
+Settings = Mapping[str, Any]
+_NAME = re.compile(r"(?P<base>[a-z0-9_]+)(\[(?P<changes>[^\]]*)\])?")
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A fresh memory. stride: tokens of one scored pass. budget: most slots it may show, None for any number.
+    """A fresh memory. stride: tokens of one scored pass. budget: most slots it may read, None for any number.
 
     files: what `close` lets go of.
     """
@@ -47,16 +70,58 @@ class Contender:
             self.files.close()
 
 
+def split_name(name: str) -> tuple[str, dict[str, Any]]:
+    """`base[field=value,...]` -> (base, changes). Values are Python's; a bare word is a string. Raises ConfigError."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise ConfigError(f"cache {name!r}: write a name, or name[field=value,...]")
+    changes: dict[str, Any] = {}
+    for part in re.split(r",(?![^()]*\))", match["changes"] or ""):
+        key, equals, value = part.partition("=")
+        if part and not (equals and key.strip().isidentifier()):
+            raise ConfigError(f"cache {name!r}: {part!r} is no field=value")
+        if part:
+            changes[key.strip()] = _value(value.strip())
+    return match["base"], changes
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "null": None}
+    if text in words:
+        return words[text]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def settings(name: str, memory: MemoryConfig) -> MemoryConfig | None:
-    """The configuration that contender `name` runs with: None for the plain cache."""
-    if name == FULL:
-        return None
-    changes: dict[str, Any] = {"cache": MEGACONTEXT}
-    if name == RECENCY:
+    """The memory section that contender `name` runs with: None for a plain cache and for other people's.
+
+    Raises ConfigError for a change that the section does not know.
+    """
+    base, changes = split_name(name)
+    if base == RECENCY:
         memory = memory.recency_only()
-    elif name in SCORERS:
-        changes |= {"scorer": name}
-    return memory.model_copy(update=changes)
+    elif base not in VARIANTS:
+        return None
+    try:
+        whole = {**memory.model_dump(), "cache": MEGACONTEXT, **VARIANTS.get(base, {}), **changes}
+        return MemoryConfig.model_validate(whole)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"cache {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def depends_on(name: str, memory: MemoryConfig, tuned: Settings | None = None) -> dict[str, Any]:
+    """Everything that contender `name` is made from, as plain values: what a row says of it, and is found again by."""
+    base, changes = split_name(name)
+    config = settings(name, memory)
+    if config is not None:
+        return {**config.model_dump(mode="json"), **(tuned or {})}
+    if base == FULL:
+        return {}
+    return {**(tuned or {}), **changes, "budget": memory.budget, "read_chunk": memory.read_chunk}
 
 
 def make_contender(
@@ -66,20 +131,50 @@ def make_contender(
     *,
     pages: PagesConfig | None = None,
     folder: Path | None = None,
+    text: TextModel | None = None,
+    tuned: Settings | None = None,
 ) -> Contender:
-    """An empty memory called `name`. folder: an empty one for its pages, kept as `pages` says; None: all in memory.
+    """An empty memory called `name` (see the head of this file).
 
-    Raises BudgetError for too small a budget, ConfigError for a scorer not there.
+    memory: budget and pass size of all, every setting of ours. folder: an empty one for its pages, kept as `pages`
+    says; None: all in memory. text: for memories that work on text. tuned: settings over the method's own defaults;
+    changes in the name go over both. Raises BudgetError for too small a budget, ConfigError for a name or setting that
+    is not there.
     """
+    base, changes = split_name(name)
+    if base == FULL:
+        from nanochat.kv_cache import DenseCache
+
+        return Contender(DenseCache(spec), FULL_STRIDE, None)
+    if base in METHODS:
+        return _baseline(name, spec, memory, {**(tuned or {}), **changes}, text)
+    if base not in CACHES:
+        raise ConfigError(f"no cache {name!r}; there are {', '.join(CACHES)}")
+    config = settings(name, memory.model_copy(update=dict(tuned or {})))
+    assert config is not None  # full and the baselines are gone
+    return _ours(name, base, spec, config, pages, folder)
+
+
+def _baseline(name: str, spec: ModelSpec, memory: MemoryConfig, changes: Settings, text: TextModel | None) -> Contender:
+    from megacontext.baselines.limits import Limits
+
+    limits = Limits(memory.budget, memory.read_chunk)
+    method = METHODS[split_name(name)[0]]
+    try:
+        cache = method.make(spec, limits, changes, text)
+    except TypeError as error:  # a setting that is not there
+        raise ConfigError(f"cache {name}: {error}") from error
+    return Contender(cache, method.stride or limits.spare, memory.budget)
+
+
+def _ours(
+    name: str, base: str, spec: ModelSpec, config: MemoryConfig, pages: PagesConfig | None, folder: Path | None
+) -> Contender:
     from megacontext.cache import ContextCache
     from megacontext.focus.scorers import OracleScorer
     from megacontext.tree.memory_files import MemoryFiles
-    from nanochat.kv_cache import DenseCache
 
-    config = settings(name, memory)
-    if config is None:
-        return Contender(DenseCache(spec), FULL_STRIDE, None)
-    oracle = OracleScorer(config.block) if name == ORACLE else None
+    oracle = OracleScorer(config.block) if base == ORACLE else None
     files = None if folder is None else MemoryFiles(folder, spec, config.block, pages or PagesConfig())
     try:
         cache = ContextCache(spec, config, oracle, files=files)

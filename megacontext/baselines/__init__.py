@@ -1,0 +1,11 @@
+"""Other people's memories behind the same hook: one paper, one file, one dataclass with the paper's own defaults.
+
+limits.py      what every one of them is given: slots, rows a pass
+copying.py     copies and bytes of whatever a cache holds
+slots.py       one layer's slots, from which any head may drop any row
+evicting.py    what all share that keep a budget by dropping rows
+registry.py    all of them by name, with the settings that are tried
+
+They know the hook and the plain caches, nothing of MegaContext. Each says in its own file where it differs from its
+paper; all of them read text in passes of a few rows under their budget, because a history may be longer than any cache.
+"""

@@ -1,0 +1,46 @@
+"""All baselines by name. Values alone: a class is imported when one is made, so that names cost no torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from megacontext.baselines.limits import Limits, TextSide
+    from nanochat.hook import KVCache, ModelSpec
+
+TRIALS = 4  # settings that are tried for each method on the development split, the paper's own among them
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """where: module:Class; the module has Class + "Config", a dataclass. trials: what differs from the paper, in each.
+
+    keeps_all: it holds all of history and reads a part, so its slots in memory are not bounded. stride: tokens of one
+    scored pass, where the choice depends on each query; 0 where it does not. paper: authors, year.
+    """
+
+    where: str
+    paper: str
+    trials: tuple[Settings, ...] = field(default=({},))
+    keeps_all: bool = False
+    stride: int = 0
+
+    def make(self, spec: ModelSpec, limits: Limits, settings: Settings, text: TextSide | None) -> KVCache:
+        """An empty memory. Raises BudgetError for too few slots, TypeError for a setting that is not there."""
+        module, _, name = self.where.partition(":")
+        found = importlib.import_module(f"megacontext.baselines.{module}")
+        made: KVCache = getattr(found, name)(spec, limits, getattr(found, f"{name}Config")(**settings), text)
+        return made
+
+
+METHODS: dict[str, Method] = {
+    "streaming_llm": Method(
+        "streaming_llm:StreamingLLM",
+        "Xiao et al. 2024",
+        ({}, {"sinks": 1}, {"sinks": 16}, {"sinks": 32}),
+    ),
+}
