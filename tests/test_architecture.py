@@ -31,6 +31,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("reread", "recompute"),
     ("delta_nll",),
     ("tick_report",),
+    ("cache_parts",),
+    ("cache_state", "refocus"),
     ("cache", "baselines"),
     ("session", "turns"),
     ("sessions",),
