@@ -8,58 +8,107 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from megacontext.evaluation.steps import Ask, Continue, Range, Read, Step
+from megacontext.evaluation.reference import Reference, divergence
+from megacontext.evaluation.steps import Ask, Continue, Groups, Range, Read, Step
 from nanochat.engine import prefill
 from nanochat.hook import BaseModel, KVCache
 
 READ_TOKENS = 512  # of one pass at most: a plain cache would take all at once, with a mask of rows x slots
-LOOK_AHEAD = 64  # tokens of a passage's first copy that an oracle is told of, from the next one on
+LOOK_AHEAD = 64  # tokens of a passage's first copy that an oracle is told of, and of the text to come
+PIECE = 64  # scored tokens of running text that count as one item
 
 
 @dataclass
 class Outcome:
-    """What an episode measured. asked, right: questions. nll: nats of every scored token."""
+    """What an episode measured. asked, right: questions. nll: nats of every scored token.
+
+    An item is a question, or a piece of PIECE scored tokens of running text (the last may be shorter): what is drawn
+    again and again when the interval of a figure is wanted.
+    """
 
     asked: int = 0
     right: int = 0
     nll: list[float] = field(default_factory=list)
     history: int = 0
     slots: int = 0  # most slots in view when something was scored, the scored rows included
+    items: list[float] = field(default_factory=list)  # of a question 1.0 or 0.0, of a piece its mean nats a token
+    item_nll: list[float] = field(default_factory=list)  # mean nats a token of every item, the right answer's
+    groups: dict[str, list[float]] = field(default_factory=dict)  # by name: 1.0 or 0.0 a question, nats a token
+    kl: list[float] = field(default_factory=list)  # nats a token to full attention, where it is asked for
+    read_slots: int = 0  # most slots that a row read, when something was scored
+    nbytes: int = 0  # most bytes that the memory held, when something was scored
 
     @property
     def mean_nll(self) -> float | None:
-        return sum(self.nll) / len(self.nll) if self.nll else None
+        return _mean(self.nll)
+
+    @property
+    def mean_kl(self) -> float | None:
+        return _mean(self.kl)
 
     @property
     def accuracy(self) -> float | None:
         return self.right / self.asked if self.asked else None
 
+    def see(self, cache: KVCache) -> None:
+        """Something is about to be scored, or has just been."""
+        usage = cache.usage
+        self.slots = max(self.slots, usage.resident_slots)
+        self.read_slots = max(self.read_slots, usage.read_slots)
+        self.nbytes = max(self.nbytes, usage.nbytes)
 
-Hint = Callable[[Sequence[Range]], None]  # tells an oracle where to look
+    def add_answer(self, right: bool, nats: list[float], groups: Groups) -> None:
+        """A question was answered. nats: of the right answer's tokens."""
+        self.asked += 1
+        self.right += right
+        self.nll += nats
+        self.items.append(float(right))
+        self.item_nll.append(sum(nats) / len(nats))
+        for name in groups:
+            self.groups.setdefault(name, []).append(float(right))
+
+    def add_text(self, nats: list[float], groups: list[Groups]) -> None:
+        """A known text was scored to its end."""
+        pieces = [nats[start : start + PIECE] for start in range(0, len(nats), PIECE)]
+        means = [sum(piece) / len(piece) for piece in pieces]
+        self.nll += nats
+        self.items += means
+        self.item_nll += means
+        for nat, names in zip(nats, groups, strict=False):
+            for name in names:
+                self.groups.setdefault(name, []).append(nat)
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+# Tells an oracle where to look: the right ranges, [] if nobody knows, and the tokens that come next, those that are
+# scored among them: a prompt and its right answer, or the text to come.
+Hint = Callable[[Sequence[Range], Sequence[int]], None]
 
 
 def run_episode(
-    model: BaseModel, cache: KVCache, steps: Sequence[Step], *, stride: int = 1, hint: Hint | None = None
+    model: BaseModel,
+    cache: KVCache,
+    steps: Sequence[Step],
+    *,
+    stride: int = 1,
+    hint: Hint | None = None,
+    reference: Reference | None = None,
 ) -> Outcome:
-    """Run the steps on a fresh cache. stride: tokens a pass of `Continue`. hint: called before every scored pass."""
-    outcome = Outcome()
-    tell: Hint = hint or (lambda ranges: None)
+    """Run the steps on a fresh cache. stride: tokens a pass of `Continue`. hint: called before every scored pass.
+
+    reference: full attention's predictions; without them no KL is measured.
+    """
+    run = _Episode(model, cache, stride, hint or (lambda ranges, ahead: None))
     with torch.inference_mode():
-        logits: Tensor | None = None
+        if reference is not None and any(isinstance(step, Continue) and step.kl for step in steps):
+            run.full = reference.rows(steps)
         for step in steps:
-            if isinstance(step, Read):
-                tell([])
-                logits = read(model, cache, step.tokens)
-            elif isinstance(step, Ask):
-                tell(step.sources)
-                asked = _ask(model, cache if step.stay else cache.fork(), step, outcome)
-                logits = asked if step.stay else logits
-            elif logits is None:
-                raise ValueError("an episode cannot begin with Continue: its first token has no row before it")
-            else:
-                logits = _continue(model, cache, step, logits, outcome, stride, tell)
-    outcome.history = cache.length
-    return outcome
+            run.take(step)
+    run.outcome.history = cache.length
+    return run.outcome
 
 
 def read(model: BaseModel, cache: KVCache, tokens: list[int], *, report: Callable[[], None] | None = None) -> Tensor:
@@ -73,65 +122,87 @@ def read(model: BaseModel, cache: KVCache, tokens: list[int], *, report: Callabl
     return logits
 
 
-def _ask(model: BaseModel, cache: KVCache, step: Ask, outcome: Outcome) -> Tensor:
-    first = prefill(model, cache, step.prompt, answer=True, words=step.words)
-    _see(cache, outcome)
-    losses = _losses(model, cache, first, step.candidates, outcome)
-    means = [sum(loss) / len(loss) for loss in losses]
-    choice = min(range(len(means)), key=means.__getitem__)
-    outcome.asked += 1
-    outcome.right += choice == step.answer
-    outcome.nll += losses[step.answer]
-    if not step.stay:
-        return first
-    return prefill(model, cache, [*step.candidates[choice], *step.after], answer=False)
+class _Episode:
+    """One memory on its way through the steps. logits: (1, V) of the last row; full: rows of the reference to come."""
+
+    def __init__(self, model: BaseModel, cache: KVCache, stride: int, tell: Hint) -> None:
+        self.model, self.cache, self.stride, self.tell = model, cache, stride, tell
+        self.outcome = Outcome()
+        self.logits: Tensor | None = None
+        self.full: Tensor | None = None
+
+    def take(self, step: Step) -> None:
+        if isinstance(step, Read):
+            self.tell([], [])
+            self.logits = read(self.model, self.cache, step.tokens)
+        elif isinstance(step, Ask):
+            self._ask(step)
+        else:
+            self._continue(step)
+
+    def _ask(self, step: Ask) -> None:
+        self.tell(step.sources, [*step.prompt, *step.candidates[step.answer]])
+        cache = self.cache if step.stay else self.cache.fork()
+        first = prefill(self.model, cache, step.prompt, answer=True, words=step.words)
+        self.outcome.see(cache)
+        losses = self._losses(cache, first, step.candidates)
+        means = [sum(loss) / len(loss) for loss in losses]
+        choice = min(range(len(means)), key=means.__getitem__)
+        self.outcome.add_answer(choice == step.answer, losses[step.answer], step.groups)
+        if step.stay:
+            self.logits = prefill(self.model, cache, [*step.candidates[choice], *step.after], answer=False)
+
+    def _losses(self, cache: KVCache, first: Tensor, candidates: list[list[int]]) -> list[list[float]]:
+        """Nats of each candidate's tokens after the row whose logits are `first`.
+
+        The longest goes first: a memory that must make room for it has done so before any other is scored, so that all
+        are judged by one view.
+        """
+        losses: list[list[float]] = [[] for _ in candidates]
+        for i in sorted(range(len(candidates)), key=lambda i: len(candidates[i]), reverse=True):
+            losses[i] = self._loss(cache, first, candidates[i])
+        return losses
+
+    def _loss(self, cache: KVCache, first: Tensor, tokens: list[int]) -> list[float]:
+        """Nats of each token; the cache's contents are left as they were."""
+        if len(tokens) == 1:
+            return _nats(first, tokens)
+        mark = cache.mark()
+        logits = torch.cat([first, _forward(self.model, cache, tokens[:-1])])
+        self.outcome.see(cache)
+        cache.rollback(mark)
+        return _nats(logits, tokens)
+
+    def _continue(self, step: Continue) -> None:
+        if self.logits is None:
+            raise ValueError("an episode cannot begin with Continue: its first token has no row before it")
+        nats: list[float] = []
+        while len(nats) < len(step.tokens):
+            done = len(nats)
+            self.tell(_ahead(step.source, done), step.tokens[done : done + LOOK_AHEAD])
+            rows = min(self.cache.room(self.stride), len(step.tokens) - done)
+            chunk = step.tokens[done : done + rows]
+            out = _forward(self.model, self.cache, chunk)
+            predicted = torch.cat([self.logits, out[:-1]])
+            nats += _nats(predicted, chunk)
+            self._compare(step, predicted)
+            self.outcome.see(self.cache)
+            self.cache.maintain(self.model)
+            self.logits = out[-1:]
+        self.outcome.add_text(nats, step.groups)
+
+    def _compare(self, step: Continue, predicted: Tensor) -> None:
+        """The distance of these rows (T, V) to full attention's, if the step asks for it."""
+        if step.kl and self.full is not None:
+            self.outcome.kl += divergence(self.full[: len(predicted)], predicted)
+            self.full = self.full[len(predicted) :]
 
 
-def _losses(
-    model: BaseModel, cache: KVCache, first: Tensor, candidates: list[list[int]], outcome: Outcome
-) -> list[list[float]]:
-    """Nats of each candidate's tokens after the row whose logits are `first`.
-
-    The longest goes first: a memory that must make room for it has done so before any other is scored, so that all
-    are judged by one view.
-    """
-    losses: list[list[float]] = [[] for _ in candidates]
-    for i in sorted(range(len(candidates)), key=lambda i: len(candidates[i]), reverse=True):
-        losses[i] = _loss(model, cache, first, candidates[i], outcome)
-    return losses
-
-
-def _loss(model: BaseModel, cache: KVCache, first: Tensor, tokens: list[int], outcome: Outcome) -> list[float]:
-    """Nats of each token; the cache's contents are left as they were."""
-    if len(tokens) == 1:
-        return _nats(first, tokens)
-    mark = cache.mark()
-    logits = torch.cat([first, _forward(model, cache, tokens[:-1])])
-    _see(cache, outcome)
-    cache.rollback(mark)
-    return _nats(logits, tokens)
-
-
-def _continue(
-    model: BaseModel, cache: KVCache, step: Continue, logits: Tensor, outcome: Outcome, stride: int, tell: Hint
-) -> Tensor:
-    done = 0
-    while done < len(step.tokens):
-        if step.source:
-            at = step.source[0] + done
-            tell([(at, min(at + LOOK_AHEAD, step.source[1]))])
-        rows = min(cache.room(stride), len(step.tokens) - done)
-        chunk = step.tokens[done : done + rows]
-        out = _forward(model, cache, chunk)
-        outcome.nll += _nats(torch.cat([logits, out[:-1]]), chunk)
-        _see(cache, outcome)
-        cache.maintain(model)
-        logits, done = out[-1:], done + rows
-    return logits
-
-
-def _see(cache: KVCache, outcome: Outcome) -> None:
-    outcome.slots = max(outcome.slots, cache.usage.resident_slots)
+def _ahead(source: Range | None, done: int) -> list[Range]:
+    """What of a passage's first copy comes next, when `done` tokens of the second have been scored."""
+    if source is None:
+        return []
+    return [(source[0] + done, min(source[0] + done + LOOK_AHEAD, source[1]))]
 
 
 def _forward(model: BaseModel, cache: KVCache, tokens: list[int]) -> Tensor:

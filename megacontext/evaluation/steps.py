@@ -2,6 +2,8 @@
 
 Read brings tokens in. Ask poses a question and lets the model choose among candidate answers, by likelihood. Continue
 measures the loss of a known text, teacher-forced. How they are carried out is in `episode.py`.
+
+Both kinds of scored step may name groups: parts of the episode whose figures are also wanted apart.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 Range = tuple[int, int]  # tokens [start, end) of history
+Groups = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,20 @@ class Ask:
     after: list[int] = field(default_factory=list)
     stay: bool = False
     words: Range | None = None  # the prompt's tokens that somebody said; None for all
+    groups: Groups = ()
 
 
 @dataclass(frozen=True)
 class Continue:
-    """A known text whose loss is measured. source: where in history it stood before, if it did."""
+    """A known text whose loss is measured. source: where in history it stood before, if it did.
+
+    groups: of each token, or empty. kl: whether the distance to what full attention predicts is wanted as well.
+    """
 
     tokens: list[int]
     source: Range | None = None
+    groups: list[Groups] = field(default_factory=list)
+    kl: bool = False
 
 
 Step = Read | Ask | Continue

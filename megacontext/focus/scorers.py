@@ -65,8 +65,8 @@ class OracleScorer(Scorer):
         self.block = block
         self.wanted: list[int] = []
 
-    def hint(self, places: Sequence[tuple[int, int]]) -> None:
-        """The token ranges [start, end) that matter next."""
+    def hint(self, places: Sequence[tuple[int, int]], ahead: Sequence[int] = ()) -> None:
+        """The token ranges [start, end) that matter next. ahead: the tokens to come, not needed here."""
         blocks = (range(start // self.block, (end - 1) // self.block + 1) for start, end in places)
         self.wanted = sorted({block for run in blocks for block in run})
 

@@ -36,7 +36,10 @@ def check_name(kind: str, name: str, there: list[str]) -> str:
     raise ConfigError(f"no {kind} {name!r}.{guess} There are {', '.join(there)}.")
 
 
-def make_task(name: str, *, tokens: int | None = None) -> Task:
-    """The task called `name`, with another length of history if `tokens` says so. Raises ConfigError for a bad name."""
-    task = TASKS[check_name("task", name, list(TASKS))]
+def make_task(name: str, *, tokens: int | None = None, private: str = "") -> Task:
+    """The task called `name`, with another length of history if `tokens` says so. Raises ConfigError for a bad name.
+
+    private: mixed into every draw; see Task.
+    """
+    task = replace(TASKS[check_name("task", name, list(TASKS))], private=private)
     return task if tokens is None else replace(task, tokens=tokens)

@@ -36,9 +36,9 @@ class Library:
             self._ids[document.sha256] = self.text.encode(document.text)
         return self._ids[document.sha256]
 
-    def filler(self, seed: int, tokens: int) -> list[int]:
+    def filler(self, seed: int, tokens: int, private: str = "") -> list[int]:
         """`tokens` tokens of running text: documents in an order that the seed gives, from a place that it gives."""
-        draw = random.Random(f"filler {seed}")
+        draw = drawing("filler", seed, private)
         order = draw.sample(self.documents, len(self.documents))
         skip = draw.randrange(max(len(self.ids(order[0])) - tokens, 1))
         return list(islice(chain(self.ids(order[0])[skip:], self.stream(order[1:] or order)), tokens))
@@ -51,10 +51,16 @@ class Library:
         return chain.from_iterable(map(self.ids, cycle(documents)))
 
 
+def drawing(what: str, seed: int, private: str = "") -> random.Random:
+    """Random numbers for one purpose. private: a word that only the holder of held-out cases knows; "" for none."""
+    return random.Random(f"{what} {seed} {private}" if private else f"{what} {seed}")
+
+
 @dataclass(frozen=True)
 class Task(ABC):
     """One task. tokens: about how long an episode's history is. A seed fixes the episode.
 
+    private: mixed into every draw, so that whoever keeps it to themselves has cases that nobody could tune on.
     has_sources: whether there are right blocks at all, so that an oracle can be told of them.
     """
 
@@ -62,15 +68,20 @@ class Task(ABC):
 
     name: str
     tokens: int
+    private: str = ""
 
     @abstractmethod
     def steps(self, library: Library, seed: int) -> list[Step]:
         """The episode of `seed`."""
 
+    def drawing(self, seed: int) -> random.Random:
+        """The task's own random numbers."""
+        return drawing(self.name, seed, self.private)
 
-def scatter(filler: list[int], inserts: Sequence[list[int]], seed: int) -> tuple[Read, list[Range]]:
+
+def scatter(filler: list[int], inserts: Sequence[list[int]], seed: int, private: str = "") -> tuple[Read, list[Range]]:
     """Put the inserts into the filler at even distances, jittered by the seed. Returns also where each one stands."""
-    draw = random.Random(f"scatter {seed}")
+    draw = drawing("scatter", seed, private)
     gap = len(filler) / len(inserts)
     cuts = [int(gap * (i + draw.uniform(0.1, 0.9))) for i in range(len(inserts))]
     tokens: list[int] = []

@@ -33,7 +33,7 @@ class ChatRecall(Task):
     choices: int = 8
 
     def steps(self, library: Library, seed: int) -> list[Step]:
-        draw = random.Random(f"{self.name} {seed}")
+        draw = self.drawing(seed)
         kinds = draw.sample(KINDS, self.facts)
         options = [draw.sample(kind.values, self.choices) for kind in kinds]
         answers = [draw.randrange(self.choices) for _ in kinds]
@@ -59,7 +59,7 @@ class ChatRecall(Task):
         """One turn for each document, as long as said above where `tokens` allows."""
         lengths = [draw.randint(SHORTEST, LONGEST) for _ in range(self.facts)] + [LAST]
         lengths = [max(length * self.tokens // (sum(lengths) + 40 * self.facts), 1) for length in lengths]
-        text = library.filler(seed, sum(lengths))
+        text = library.filler(seed, sum(lengths), self.private)
         ends = list(accumulate(lengths))
         pieces = [text[end - length : end] for length, end in zip(lengths, ends, strict=True)]
         return [library.text.chat.user(library.text.decode(piece), reply=False) for piece in pieces]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from megacontext.errors import ConfigError
 from megacontext.evaluation.steps import Ask, Range, Step
-from megacontext.evaluation.tasks.base import Library, Task, scatter
+from megacontext.evaluation.tasks.base import Library, Task, drawing, scatter
 
 COLOURS = "red blue green yellow black white purple orange silver golden brown pink grey copper violet".split()  # noqa: SIM905
 THINGS = "door box gate tower ship garden vault bridge lamp chest cellar wagon".split()  # noqa: SIM905
@@ -32,7 +32,7 @@ class LateRecall(Task):
     stay: bool = False
 
     def steps(self, library: Library, seed: int) -> list[Step]:
-        draw = random.Random(f"{self.name.removesuffix('_chained')} {seed}")  # chained: the same episodes
+        draw = drawing(self.name.removesuffix("_chained"), seed, self.private)  # chained: the same episodes
         names = draw.sample([f"{colour} {thing}" for colour in COLOURS for thing in THINGS], self.facts)
         codes = [str(code) for code in draw.sample(range(1000, 10000), self.facts)]
         encode = library.text.encode
@@ -40,7 +40,7 @@ class LateRecall(Task):
         around = self.tokens - sum(map(len, told))
         if around < self.facts:
             raise ConfigError(f"{self.name}: {self.tokens} tokens have no room for {self.facts} facts; ask for more")
-        read, places = scatter(library.filler(seed, around), told, seed)
+        read, places = scatter(library.filler(seed, around, self.private), told, seed, self.private)
         asked = draw.sample(range(self.facts), self.questions)
         return [read, *(self._ask(library, draw, names, codes, places, which) for which in asked)]
 

@@ -28,7 +28,7 @@ class CopyAtDistance(Task):
         start, end = self.before, self.before + self.passage
         if self.tokens < end:
             raise ConfigError(f"{self.name}: {self.tokens} tokens do not hold the passage; it ends at {end}")
-        text = library.filler(seed, self.tokens)
+        text = library.filler(seed, self.tokens, self.private)
         return [Read(text), Continue(text[start:end], source=(start, end))]
 
 
@@ -46,7 +46,9 @@ class PlainText(Task):
     scored: int = 1024
 
     def steps(self, library: Library, seed: int) -> list[Step]:
-        documents = library.documents
+        documents = list(library.documents)
+        if self.private:
+            self.drawing(0).shuffle(documents)
         turn, place = divmod(seed, DOCUMENTS)
         document = documents[(place * max(len(documents) // DOCUMENTS, 1) + turn) % len(documents)]
         ids = library.ids(document)
@@ -55,6 +57,7 @@ class PlainText(Task):
                 f"{self.name}: {document.title!r} has {len(ids)} tokens; the task takes {self.tokens} of it, the last "
                 f"{self.scored} to be scored: give longer texts, or other tokens"
             )
-        start = (len(ids) - self.tokens) // 2
+        room = len(ids) - self.tokens
+        start = self.drawing(seed).randint(0, room) if self.private else room // 2
         text = ids[start : start + self.tokens]
         return [Read(text[: -self.scored]), Continue(text[-self.scored :])]

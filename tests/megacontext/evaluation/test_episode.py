@@ -158,3 +158,33 @@ def test_an_outcome_without_questions_has_no_accuracy() -> None:
     assert Outcome().accuracy is None
     assert Outcome().mean_nll is None
     assert Outcome(asked=4, right=3, nll=[1.0, 2.0]).accuracy == 0.75
+
+
+def test_items_are_questions_and_pieces_of_sixty_four_tokens(model) -> None:
+    more = toy_tokens(150, seed=2)
+    ask = Ask(toy_tokens(9, seed=1), CANDIDATES, 3, [], groups=("question 1", "early"))
+    marks = [("near",) if place % 2 else ("far", "all") for place in range(len(more))]
+    steps = [Read(toy_tokens(100)), ask, Continue(more, groups=marks)]
+    out = run_episode(model, DenseCache(model.spec), steps, stride=16)
+    asked, scored = out.nll[: len(CANDIDATES[3])], out.nll[len(CANDIDATES[3]) :]
+    pieces = [sum(scored[i : i + 64]) / len(scored[i : i + 64]) for i in range(0, 150, 64)]
+    assert out.items == pytest.approx([float(out.right), *pieces])
+    assert out.item_nll == pytest.approx([sum(asked) / len(asked), *pieces])
+    assert out.groups["question 1"] == out.groups["early"] == [float(out.right)]
+    assert out.groups["near"] == scored[1::2]
+    assert out.groups["far"] == out.groups["all"] == scored[::2]
+
+
+def test_the_largest_use_of_memory_is_reported(model) -> None:
+    cache = DenseCache(model.spec)
+    out = run_episode(model, cache, [Read(toy_tokens(100)), Continue(toy_tokens(30, seed=2))], stride=10)
+    assert (out.slots, out.read_slots, out.nbytes) == (130, 130, cache.usage.nbytes)
+
+
+def test_an_oracle_is_told_of_the_tokens_to_come(model) -> None:
+    told: list = []
+    prompt, more = toy_tokens(9, seed=1), toy_tokens(80, seed=2)
+    steps = [Read(toy_tokens(40)), Ask(prompt, CANDIDATES, 1, [(3, 5)]), Continue(more)]
+    run_episode(model, DenseCache(model.spec), steps, stride=30, hint=lambda *words: told.append(words))
+    assert told[:2] == [([], []), ([(3, 5)], [*prompt, *CANDIDATES[1]])]
+    assert told[2:] == [([], more[:64]), ([], more[30:]), ([], more[60:])]

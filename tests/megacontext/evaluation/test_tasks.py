@@ -39,6 +39,14 @@ def test_a_seed_fixes_the_episode_and_another_gives_another(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
+def test_a_private_word_gives_other_episodes_and_without_one_they_stay_as_they_were(name: str) -> None:
+    plain, *held_out = (make_task(name, tokens=SMALL[name], private=word).steps(BOOKS, 3) for word in ("", "a", "b"))
+    assert plain == make_task(name, tokens=SMALL[name]).steps(BOOKS, 3)
+    assert plain not in held_out
+    assert held_out[0] != held_out[1]
+
+
+@pytest.mark.parametrize("name", TASKS)
 def test_the_history_is_about_as_long_as_asked_for(name: str) -> None:
     steps = make_task(name, tokens=SMALL[name]).steps(BOOKS, 0)
     scored = sum(len(step.tokens) for step in steps if isinstance(step, Continue)) if name == "plain_text" else 0
