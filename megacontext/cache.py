@@ -183,8 +183,8 @@ class ContextCache(CacheParts, KVCache):
 
     @property
     def failure(self) -> StoreError | None:
-        """Why pages or indexes are not written any more; they go on in memory."""
-        return self.tree.pages.failure or self.scorer.failure
+        """Why pages, gists or indexes are not written any more; they go on in memory."""
+        return self.tree.failure or self.scorer.failure
 
     @property
     def fingerprint(self) -> str:

@@ -21,12 +21,12 @@ from megacontext.focus.base import Scorer, Scores
 from megacontext.focus.scorers import make_scorer
 from megacontext.gist.top_token import TopTokenGist
 from megacontext.memory_check import check_memory
-from megacontext.recompute import recompute_page
+from megacontext.recompute import measure_attention, recompute_page
 from megacontext.ring import Ring
 from megacontext.span import Grid
 from megacontext.telemetry.events import Tick
 from megacontext.telemetry.sinks import NullSink, Sink
-from megacontext.tick_report import TickClock
+from megacontext.tick_report import Losses, TickClock
 from megacontext.tree.memory_files import MemoryFiles
 from megacontext.tree.memory_tree import MemoryTree
 from megacontext.view import View
@@ -42,7 +42,7 @@ class CacheParts:
     model's state that travels with the keys); `context` (the plan) and `view` (its contents), `tree` (history),
     `rings` by layer, `mass` or None, `scorer`. tick: the next one's number; since_tick: tokens since the last one;
     last_rows: of the newest pass. held: while an answer runs, what its prompt asked for stays in view. model: the last
-    one that passed, for pages that must be computed again.
+    one that passed, for what must be computed again. losses: what the disk lost, so far.
     """
 
     carry: Tensor | None
@@ -72,7 +72,7 @@ class CacheParts:
         self.length, self.carry = 0, None
         self.context = WorkingContext(config.budget, self.grid, (0, *config.gist_slots))
         self.tree = self._make_tree()
-        self.tree.pages.recompute = self._recompute_page
+        self._make_again()
         self.scorer = self._given_scorer.copy() if self._given_scorer else self._make_scorer()
         gist_room = config.budget if any(config.gist_slots) else 0
         self.view = View(self.spec, config.block, config.budget, config.position_slack, config.protect_first, gist_room)
@@ -82,7 +82,7 @@ class CacheParts:
         wants_mass = self.scorer.wants_attention or any(config.gist_slots)
         self.mass = AttentionMass(self.spec, self.view.arena.capacity) if wants_mass else None
         self._pass = ViewPass(self.spec, self.view, self.rings, self.mass)
-        self.clock = TickClock()
+        self.clock, self.losses = TickClock(), Losses()
         self.tick = self.since_tick = self.unobserved = self.last_rows = 0
         self.last_tick: Tick | None = None
         self.held: Scores | None = None
@@ -108,11 +108,22 @@ class CacheParts:
             files=self.files,
         )
 
+    def _make_again(self) -> None:
+        """What is nowhere is made again by the model that passed last."""
+        self.tree.pages.recompute = self._recompute_page
+        self.tree.measure = self._measure_attention
+
     def _recompute_page(self, number: int) -> Page:
+        return recompute_page(self._reader(number), self.tree, self.grid, number)
+
+    def _measure_attention(self, number: int) -> Tensor:
+        return measure_attention(self._reader(number), self.tree, self.grid, number)
+
+    def _reader(self, number: int) -> BaseModel:
         model = None if self.model is None else self.model()
         if model is None:
             raise StoreError(f"page {number} is nowhere, and there is no model that could compute it")
-        return recompute_page(model, self.tree, self.grid, number)
+        return model
 
     @property
     def view_pass(self) -> ViewPass:
@@ -145,7 +156,8 @@ class CacheParts:
             "mass": self.mass.copy() if self.mass else None,
             "probe": None,
             "clock": TickClock(),
+            "losses": Losses(),
             "files": None,
         }
-        twin.tree.pages.recompute = twin._recompute_page
+        twin._make_again()
         twin._pass = ViewPass(twin.spec, twin.view, twin.rings, twin.mass)

@@ -46,8 +46,8 @@ def refocus(
     again = _read_again(memory, model, plan, prompt) if model is not None else 0
     clock.note("forward")
     delta = _measure(memory, model, prompt)
-    pages = memory.tree.pages
-    traffic, disk = pages.traffic(), pages.disk or None
+    traffic, disk = memory.tree.traffic(), memory.tree.pages.disk or None
+    memory.losses.add(traffic.lost, memory.sink)
     done = Refocus(memory.tick, reason, before, plan, scores, moved, again, traffic, clock.take(), delta, disk)
     slot_bytes = memory.view.arena.frame_bytes(1)
     memory.last_tick = report(done, memory.sink, slot_bytes=slot_bytes, resident_bytes=memory.nbytes)

@@ -42,6 +42,23 @@ class TickClock:
         return {**parts, "total": round(sum(parts.values()), 4)}
 
 
+class Losses:
+    """Pages and gists that a disk lost, and that were made again: told at the first, and at ten times as many."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._next = 1
+
+    def add(self, lost: int, sink: Sink) -> None:
+        """So many more."""
+        self.count += lost
+        if self.count < self._next:
+            return
+        self._next = 10 * self.count
+        message = f"pages or gists kept on disk were damaged or missing: {self.count:,} made again from their tokens"
+        sink.emit(events.Warning_(message=message, hint="python -m tools.inspect_memory NAME --verify tells the files"))
+
+
 @dataclass(frozen=True)
 class Refocus:
     """One tick, done. moved: pages copied in. reread: blocks that the model read again. traffic: where pages came from.

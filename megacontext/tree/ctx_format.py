@@ -7,7 +7,8 @@
        20  first 20 bytes of sha256 of the fingerprint
         4  crc32 of the 60 bytes before
     frame, at 4,096 + number * stride; stride: 32 + payload, rounded up to whole 4,096 bytes
-        4  word  2  version  2  reserved, 0  8  number  4  payload bytes  4  crc32 of payload  4  reserved, 0
+        4  word  2  version  2  reserved, 0  8  number  4  payload bytes  4  crc32 of payload
+        4  crc32 of the tokens that it is made of, u32 each; 0 for means
         4  crc32 of the 28 bytes before
         payload
 
@@ -103,17 +104,20 @@ def check_header(data: bytes, geometry: Geometry, fingerprint: str) -> str:
     return "" if found == geometry else f"it holds frames of another shape or encoding: {tuple(found)}"
 
 
-def pack_frame(number: int, payload: bytes) -> bytes:
-    head = _HEAD.pack(WORD, VERSION, 0, number, len(payload), zlib.crc32(payload), 0)
+def pack_frame(number: int, payload: bytes, made_of: int = 0) -> bytes:
+    """made_of: checksum of the tokens."""
+    head = _HEAD.pack(WORD, VERSION, 0, number, len(payload), zlib.crc32(payload), made_of)
     return head + _CRC.pack(zlib.crc32(head)) + payload
 
 
-def unpack_frame(data: bytes, number: int, geometry: Geometry) -> memoryview | None:
-    """The payload of a whole, undamaged frame of this number; else None."""
+def unpack_frame(data: bytes, number: int, geometry: Geometry, made_of: int | None = None) -> memoryview | None:
+    """The payload of a whole, undamaged frame of this number, made of these tokens (None: of any); else None."""
     if len(data) < FRAME_HEAD + geometry.payload:
         return None
-    word, version, reserved, found, length, checksum, more = _HEAD.unpack_from(data)
-    if (word, version, reserved, found, length, more) != (WORD, VERSION, 0, number, geometry.payload, 0):
+    word, version, reserved, found, length, checksum, tokens = _HEAD.unpack_from(data)
+    if (word, version, reserved, found, length) != (WORD, VERSION, 0, number, geometry.payload):
+        return None
+    if made_of not in (None, tokens):
         return None
     if zlib.crc32(data[: _HEAD.size]) != _CRC.unpack_from(data, _HEAD.size)[0]:
         return None

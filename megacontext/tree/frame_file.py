@@ -60,14 +60,16 @@ class FrameFile:
             os.close(descriptor)
             raise
 
-    def write(self, number: int, payload: bytes) -> None:
-        """Put a frame at its place. Raises StoreError when the disk fails."""
-        self._write(ctx.pack_frame(number, payload), self.geometry.offset(number))
+    def write(self, number: int, payload: bytes, made_of: int = 0) -> None:
+        """Put a frame at its place. made_of: checksum of its tokens. Raises StoreError when the disk fails."""
+        self._write(ctx.pack_frame(number, payload, made_of), self.geometry.offset(number))
 
-    def read(self, number: int) -> memoryview | None:
-        """The payload, or None: never written, forgotten, torn or damaged. Raises StoreError when the disk fails."""
+    def read(self, number: int, made_of: int | None = None) -> memoryview | None:
+        """The payload, or None: never written, forgotten, torn, damaged, or made of other tokens than those of checksum
+        `made_of` (None: any will do). Raises StoreError when the disk fails.
+        """
         data = self._read(ctx.FRAME_HEAD + self.geometry.payload, self.geometry.offset(number))
-        payload = ctx.unpack_frame(data, number, self.geometry)
+        payload = ctx.unpack_frame(data, number, self.geometry, made_of)
         if payload is None:
             self.damaged += not ctx.is_blank(data)
         return payload

@@ -1,28 +1,32 @@
 """History, complete: every token, every block's page, gists where they were asked for.
 
 Tokens are here in memory, four bytes each; their log on disk is the session's. Where pages are is `page_store`'s
-business. Knows nothing of focus and of what is in view.
+business. What the disk lost of pages and gists is made again. Knows nothing of focus and of what is in view.
 """
 
 from __future__ import annotations
 
+import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import Tensor
 
 from megacontext.arena import Page
+from megacontext.errors import StoreError
 from megacontext.gist.base import Gist, GistMaker
 from megacontext.span import Grid, Span
 from megacontext.tree.gist_store import GistStore
-from megacontext.tree.page_store import PageStore
+from megacontext.tree.page_store import PageStore, PageTraffic
 
 
 class MemoryTree:
     """tokens: all of history, the open tail included. Pages exist for sealed blocks, gists where one was asked for.
 
     slots: of a gist, per level from level 1. pages, gists: where these are kept; None: in memory, all of them.
+    measure: the attention (L, Hk, n) that a block's tokens received, as far as it can be told afterwards: what a gist
+    that was lost is made of, with its page.
     """
 
     def __init__(
@@ -36,8 +40,15 @@ class MemoryTree:
         self.grid, self.maker, self.slots = grid, maker, tuple(slots)
         self.pages = PageStore() if pages is None else pages
         self.gists = GistStore(grid) if gists is None else gists
+        self.measure: Callable[[int], Tensor] | None = None
         self._tokens = array("I")
-        self._blocks = 0
+        self._blocks = self._remade = 0
+        self.pages.made_of = lambda number: self._checksum(grid.page(number))
+        self.gists.made_of = self._checksum
+
+    def _checksum(self, span: Span) -> int:
+        """crc32 of the span's tokens, u32 each: says of what a page or a gist was made."""
+        return zlib.crc32(np.array(self._tokens[span.start : span.end], "<u4").tobytes())
 
     def append(self, tokens: Sequence[int]) -> None:
         """More history."""
@@ -98,15 +109,39 @@ class MemoryTree:
             self.gists.put(node, self.maker.of_page(self.pages.get(number), mass, self.slots[0]))
 
     def gist(self, span: Span) -> Gist:
-        """The gist of a node; a parent's is made of its children's. Raises KeyError for a block never folded."""
+        """The gist of a node; a parent's is made of its children's, one that was lost of its page.
+
+        Raises KeyError for a block never folded, if there is no `measure`.
+        """
         gist = self.gists.get(span)
-        if gist is None:
-            if span.level <= 1:
-                raise KeyError(f"{span} has no gist: it was never folded")
+        if gist is None and span.level <= 1:
+            gist = self._made_again(span)
+        elif gist is None:
             children = [self.gist(child) for child in self.grid.children(span)]
             gist = self.maker.of_gists(children, self.slots[span.level - 1])
             self.gists.put(span, gist)
         return gist
+
+    def _made_again(self, span: Span) -> Gist:
+        if self.measure is None:
+            raise KeyError(f"{span} has no gist: it was never folded")
+        number = span.start // self.grid.block
+        gist = self.maker.of_page(self.pages.get(number), self.measure(number), self.slots[0])
+        self.gists.put(span, gist)
+        self._remade += 1
+        return gist
+
+    @property
+    def failure(self) -> StoreError | None:
+        """Why pages or gists are not written any more."""
+        return self.pages.failure or self.gists.failure
+
+    def traffic(self) -> PageTraffic:
+        """What happened to pages since this was last asked; a gist that was made again is a block recomputed."""
+        found, remade = self.pages.traffic(), self._remade
+        self._remade = 0
+        lost = found.lost + (remade if self.failure is None else 0)
+        return found._replace(recomputed=found.recomputed + remade, lost=lost)
 
     @property
     def nbytes(self) -> int:

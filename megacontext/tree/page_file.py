@@ -24,13 +24,13 @@ class PageFile:
         """Open the file, or begin it. fingerprint: of the model that computes the pages. Raises as FrameFile.open."""
         return cls(FrameFile.open(path, geometry_of(codec), fingerprint=fingerprint, writable=writable), codec)
 
-    def write(self, number: int, page: Page) -> None:
-        """Put a page at its place. Raises StoreError when the disk fails."""
-        self.frames.write(number, self.codec.encode(page))
+    def write(self, number: int, page: Page, made_of: int = 0) -> None:
+        """Put a page at its place. made_of: checksum of its tokens. Raises StoreError when the disk fails."""
+        self.frames.write(number, self.codec.encode(page), made_of)
 
-    def read(self, number: int) -> Page | None:
-        """The page, or None: never written, forgotten, torn or damaged. Raises StoreError when the disk fails."""
-        payload = self.frames.read(number)
+    def read(self, number: int, made_of: int | None = None) -> Page | None:
+        """The page, or None: never written, forgotten, torn, damaged, or of other tokens. Raises as FrameFile.read."""
+        payload = self.frames.read(number, made_of)
         return None if payload is None else self.codec.decode(payload)
 
 

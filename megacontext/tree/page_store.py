@@ -28,20 +28,24 @@ MOST_UNWRITTEN = 64  # pages that may wait for the disk; then `put` waits
 
 
 class PageTraffic(NamedTuple):
-    """What happened since it was last asked. faults: pages not in memory when wanted, with the time that each took."""
+    """What happened since it was last asked. faults: pages not in memory when wanted, with the time that each took.
+
+    lost: of those recomputed, what a disk that works should have had.
+    """
 
     faults: int
     recomputed: int
     prefetched: int
     fault_ms: tuple[float, ...]
+    lost: int = 0
 
 
 class PageStore:
     """Pages by number. file: None keeps all in memory, but for what `recompute` can make again.
 
     ram_bytes: what pages may take in memory. disk_bytes: what the file may take, None for no limit; the page unused for
-    longest leaves it first. recompute: makes a page of its tokens, called on the thread of `get`.
-    failure: why nothing is written any more.
+    longest leaves it first. recompute: makes a page of its tokens, called on the thread of `get`. made_of: the checksum
+    of a page's tokens; a page of other ones in the file is none. failure: why nothing is written any more.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class PageStore:
         if disk_bytes is not None and recompute is None:
             raise ValueError("a limited disk gives pages up: say how they are computed again (recompute)")
         self.ram_bytes, self.disk_bytes, self.recompute = ram_bytes, disk_bytes, recompute
+        self.made_of: Callable[[int], int] | None = None
         self.failure: StoreError | None = None
         self.nbytes = 0
         self.count = 0 if file is None else file.frames.places
@@ -70,7 +75,8 @@ class PageStore:
         self._disk_use: OrderedDict[int, None] = OrderedDict()  # pages used since opening, oldest first
         self._oldest = 0  # pages below were looked at as victims
         self._traffic: list[float] = []
-        self._recomputed = self._prefetched = 0
+        self._recomputed = self._prefetched = self._lost = 0
+        self._broken: set[int] = set()  # pages that are in the file and cannot be used
 
     # --- pages ---
 
@@ -148,8 +154,8 @@ class PageStore:
         """What happened since this was last asked."""
         with self._change:
             times, self._traffic = tuple(self._traffic), []
-            found = PageTraffic(len(times), self._recomputed, self._prefetched, times)
-            self._recomputed = self._prefetched = 0
+            found = PageTraffic(len(times), self._recomputed, self._prefetched, times, self._lost)
+            self._recomputed = self._prefetched = self._lost = 0
         return found
 
     # --- life ---
@@ -162,6 +168,7 @@ class PageStore:
             self._wanted.clear()
             self._after.clear()
             self._disk_use.clear()
+            self._broken.clear()
             self.nbytes = self.count = 0
 
     def flush(self) -> None:
@@ -253,13 +260,13 @@ class PageStore:
                 action = self._after[0][1] if self._ripe else None
                 fetch = action is None and bool(self._wanted)
                 number = -1 if action else self._wanted.popleft() if fetch else next(iter(self._unwritten))
-                page = self._ram.get(number)
+                page, made_of = self._ram.get(number), self._made_of(number)
             if action is not None:
                 self._act(action)
             elif fetch:
                 self._fetch(number)
             elif page is not None:
-                self._write(number, page)
+                self._write(number, page, made_of or 0)
 
     @property
     def _ripe(self) -> bool:
@@ -289,13 +296,13 @@ class PageStore:
                 self._prefetched += 1
                 self._evict(spare=number)
 
-    def _write(self, number: int, page: Page) -> None:
+    def _write(self, number: int, page: Page, made_of: int) -> None:
         failure: StoreError | None = None
         assert self._file is not None
         try:
             with self._io:
                 if self._room():
-                    self._file.write(number, page)
+                    self._file.write(number, page, made_of)
         except StoreError as error:
             failure = error
         with self._change:
@@ -347,12 +354,19 @@ class PageStore:
         if self._file is None or not 0 <= number < self.count:
             return None
         with self._io:
-            page = self._file.read(number)
+            before = self._file.frames.damaged
+            page = self._file.read(number, self._made_of(number))
+            broken = self._file.frames.damaged > before
         with self._change:
             if page is not None:
                 self._disk_use[number] = None
                 self._disk_use.move_to_end(number)
+            elif broken:
+                self._broken.add(number)
         return page
+
+    def _made_of(self, number: int) -> int | None:
+        return None if self.made_of is None or number < 0 else self.made_of(number)
 
     def _compute(self, number: int) -> Page:
         if self.recompute is None or not 0 <= number < self.count:
@@ -360,7 +374,15 @@ class PageStore:
         page = self.recompute(number)
         with self._change:
             self._recomputed += 1
+            self._lost += self._should_be_there(number)
+            self._broken.discard(number)
             self._keep(number, page)
             if self.disk_bytes is None:  # a full disk gave this page up to have room for others
                 self._want_written(number)
         return page
+
+    def _should_be_there(self, number: int) -> bool:
+        """Whether a page that the file does not have was lost, rather than given up."""
+        if self._file is None or self.failure is not None:
+            return False
+        return self.disk_bytes is None or number in self._broken

@@ -162,7 +162,7 @@ def test_the_disk_keeps_its_cap_and_the_oldest_unused_pages_leave_it(tmp_path):
 def test_a_put_waits_when_the_disk_cannot_keep_up(tmp_path, monkeypatch):
     store = on_disk(tmp_path)
     gate, write = threading.Event(), PageFile.write
-    monkeypatch.setattr(PageFile, "write", lambda self, n, p: (gate.wait(10), write(self, n, p)))
+    monkeypatch.setattr(PageFile, "write", lambda *of: (gate.wait(10), write(*of)))
     done = threading.Event()
 
     def fill() -> None:
