@@ -44,7 +44,7 @@ class PageStore:
     """Pages by number. file: None keeps all in memory, but for what `recompute` can make again.
 
     ram_bytes: what pages may take in memory. disk_bytes: what the file may take, None for no limit; the page unused for
-    longest leaves it first. recompute: makes a page of its tokens, called on the thread of `get`. made_of: the checksum
+    longest leaves it first, once there is a `recompute`. recompute: makes a page of its tokens, called on the thread of `get`. made_of: the checksum
     of a page's tokens; a page of other ones in the file is none. failure: why nothing is written any more.
     """
 
@@ -56,8 +56,6 @@ class PageStore:
         disk_bytes: int | None = None,
         recompute: Callable[[int], Page] | None = None,
     ) -> None:
-        if disk_bytes is not None and recompute is None:
-            raise ValueError("a limited disk gives pages up: say how they are computed again (recompute)")
         self.ram_bytes, self.disk_bytes, self.recompute = ram_bytes, disk_bytes, recompute
         self.made_of: Callable[[int], int] | None = None
         self.failure: StoreError | None = None
@@ -318,7 +316,7 @@ class PageStore:
     def _room(self) -> bool:
         """Whether the file may take one more page, if need be after others left it. `_io` is held."""
         assert self._file is not None
-        if self.disk_bytes is None:
+        if self.disk_bytes is None or self.recompute is None:
             return True
         most = self.disk_bytes - self._file.frames.geometry.stride
         while self._file.frames.disk_bytes > most and (victim := self._victim()) is not None:

@@ -129,3 +129,19 @@ def test_a_reset_forgets_the_store_too(tmp_path):
     expected = cached_logits(model, plain, other, [6] * 30)
     assert torch.equal(cached_logits(model, cache, other, [6] * 30), expected)
     cache.files.close()
+
+
+def test_a_limited_disk_gives_pages_up_that_are_computed_again(tmp_path):
+    """The least that the configuration admits: 256 pages of one file system block each."""
+    model, tokens = small_llama(), toy_tokens(1500, vocab=VOCAB)
+    kept = MemoryFiles(tmp_path, model.spec, BLOCK, PagesConfig(disk_bytes=1 << 20, ram_bytes=0))
+    cache = ContextCache(model.spec, small_config(), NoisyScorer(), files=kept)
+    assert cached_logits(model, cache, tokens, [30] * 50).isfinite().all()
+    kept.flush()
+    assert (1 << 20) - 8192 < cache.tree.pages.disk <= 1 << 20
+    for number in range(0, len(tokens) // BLOCK, 9):
+        cache.tree.page(cache.grid.page(number))
+    traffic = cache.tree.traffic()
+    assert traffic.recomputed > 9
+    assert traffic.lost == cache.losses.count == 0  # given up, not lost
+    kept.close()
