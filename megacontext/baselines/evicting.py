@@ -73,7 +73,7 @@ class EvictingCache(KVCache):
         """What was noted since the last time stays."""
 
     def forget_notes(self) -> None:
-        """What was noted since the last `settle` is taken back."""
+        """`length` has gone back: what was noted of the rows from there on is taken back."""
 
     # --- a pass ---
 
@@ -127,7 +127,7 @@ class EvictingCache(KVCache):
         if slots.count + rows <= slots.place.shape[1]:
             return
         if layer in self.spec.memory_layers:
-            slots.keep(self.select(layer, self.layer_slots(layer) - max(rows, self.limits.spare)))
+            self.shrink(layer, self.layer_slots(layer) - max(rows, self.limits.spare))
         else:
             kept = min(self._window(layer) + self._unsettled, slots.count)
             newest = torch.arange(slots.count - kept, slots.count, device=self.spec.device)
@@ -135,6 +135,10 @@ class EvictingCache(KVCache):
         if slots.raw is not None:
             kept_rows = slots.raw[:, :, : slots.count]
             slots.keys[:, :, : slots.count] = self.spec.rotation.rotate(kept_rows, self._turn(0, slots.count))
+
+    def shrink(self, layer: int, keep: int) -> None:
+        """Leave at most `keep` rows in `self.slots[layer]`; where keys move, they are rotated anew afterwards."""
+        self.slots[layer].keep(self.select(layer, keep))
 
     def select(self, layer: int, keep: int) -> Tensor:
         """(Hk, keep) the rows that stay, ascending. Raises ValueError if more must stay than `keep`."""
@@ -178,12 +182,12 @@ class EvictingCache(KVCache):
                 f"cannot go from length {self.length} back to {mark.length}: only the {self._unsettled} rows since the "
                 "last maintain can be forgotten"
             )
+        self.length, self.carry = mark.length, mark.carry
+        self._unsettled -= rows
         if rows:
             for slots in self.slots.values():
                 slots.truncate(rows)
             self.forget_notes()
-        self.length, self.carry = mark.length, mark.carry
-        self._unsettled -= rows
 
 
 def attention_weights(view: KVView) -> Tensor:
