@@ -132,6 +132,10 @@ class EvictingCache(KVCache):
             kept = min(self._window(layer) + self._unsettled, slots.count)
             newest = torch.arange(slots.count - kept, slots.count, device=self.spec.device)
             slots.keep(newest.expand(self.spec.kv_heads, -1))
+        self._close_up(slots)
+
+    def _close_up(self, slots: LayerSlots) -> None:
+        """Where keys move, those that are left stand at their new index."""
         if slots.raw is not None:
             kept_rows = slots.raw[:, :, : slots.count]
             slots.keys[:, :, : slots.count] = self.spec.rotation.rotate(kept_rows, self._turn(0, slots.count))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from nanochat.hook import ModelSpec
 
@@ -50,6 +51,17 @@ class LayerSlots:
         for figures in (self.place, *self.tracks.values()):
             figures[:, :kept] = figures.gather(1, index)
         self.count = kept
+
+    def reserve(self, capacity: int) -> None:
+        """Room for so many rows at least; grows by doubling."""
+        short = capacity - self.place.shape[1]
+        if short <= 0:
+            return
+        more = max(short, self.place.shape[1])
+        self.keys, self.values = (pad(rows, (0, 0, 0, more)) for rows in (self.keys, self.values))
+        self.raw = None if self.raw is None else pad(self.raw, (0, 0, 0, more))
+        self.place = pad(self.place, (0, more))
+        self.tracks = {name: pad(track, (0, more)) for name, track in self.tracks.items()}
 
     def truncate(self, rows: int) -> None:
         """Forget the newest `rows` rows."""
