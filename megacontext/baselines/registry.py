@@ -43,4 +43,50 @@ METHODS: dict[str, Method] = {
         "Xiao et al. 2024",
         ({}, {"sinks": 1}, {"sinks": 16}, {"sinks": 32}),
     ),
+    "h2o": Method(
+        "h2o:H2O",
+        "Zhang et al. 2023",
+        ({}, {"positions": "cache"}, {"positions": "cache", "recent": 0.25}, {"positions": "cache", "recent": 0.75}),
+    ),
+    "tova": Method(
+        "tova:TOVA",
+        "Oren et al. 2024",
+        ({}, {"positions": "cache"}, {"positions": "cache", "sinks": 4}, {"positions": "cache", "per_head": True}),
+    ),
+    "snapkv": Method(
+        "snapkv:SnapKV",
+        "Li et al. 2024",
+        (
+            {},
+            {"positions": "cache"},
+            {"positions": "cache", "group": "max"},
+            {"positions": "cache", "window": 64, "kernel": 5, "pooling": "mean"},
+        ),
+    ),
+    "snapkv_aware": Method(
+        "snapkv:SnapKVAware",
+        "Li et al. 2024",
+        (
+            {},
+            {"positions": "cache"},
+            {"window": 16, "kernel": 5},
+            {"window": 64, "kernel": 5, "pooling": "mean"},
+        ),
+        keeps_all=True,
+    ),
+    "pyramidkv": Method(
+        "pyramidkv:PyramidKV",
+        "Cai et al. 2024",
+        ({}, {"positions": "cache"}, {"positions": "cache", "beta": 2.0}, {"positions": "cache", "window": 32}),
+    ),
+    "keydiff": Method(
+        "keydiff:KeyDiff",
+        "Park et al. 2025",
+        ({}, {"recent": 64}, {"positions": "cache"}, {"positions": "cache", "recent": 64}),
+    ),
+    "expected_attention": Method(
+        "expected_attention:ExpectedAttention",
+        "Devoto et al. 2025",
+        ({}, {"recent": 64}, {"positions": "cache"}, {"positions": "cache", "recent": 64}),
+    ),
 }
