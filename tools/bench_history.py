@@ -75,7 +75,7 @@ def bench(
 ) -> Iterator[Row]:
     """One row for each cache and length; where the plain cache is not run, one that says why."""
     from megacontext.evaluation.runner import about, open_model
-    from megacontext.evaluation.speed import FIGURES, Bench
+    from megacontext.evaluation.speed.history import FIGURES, Bench
 
     loaded = open_model(settings.config.model)
     spec = loaded.model.spec

@@ -67,7 +67,7 @@ def test_decoding_happens_on_a_copy(home: Path, capsys: pytest.CaptureFixture[st
     from megacontext.config import DemoConfig
     from megacontext.evaluation import runner
     from megacontext.evaluation.corpus import load_corpus
-    from megacontext.evaluation.speed import Bench
+    from megacontext.evaluation.speed.history import Bench
 
     loaded = runner.load_model(None)
     bench = Bench.open("full", loaded, load_corpus(home / "corpus" / "sample.txt"), DemoConfig(), 8, home)
