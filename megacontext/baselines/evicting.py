@@ -9,7 +9,7 @@ Layers that are no memory layers have a window, and keep just that: they are out
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from megacontext.baselines.copying import copied, held_bytes
 from megacontext.baselines.limits import Limits
 from megacontext.baselines.slots import LayerSlots
+from megacontext.errors import ConfigError
 from nanochat.hook import BaseModel, CacheUsage, KVCache, KVView, Mark, ModelSpec, Stream
 from nanochat.kv_cache import Windows
 
@@ -32,7 +33,9 @@ class EvictingCache(KVCache):
     tracks: ClassVar[tuple[str, ...]] = ()  # figures a row, see LayerSlots
 
     def __init__(self, spec: ModelSpec, limits: Limits, *, positions: Positions, sinks: int, recent: int) -> None:
-        """Raises BudgetError if the ends alone do not fit."""
+        """Raises BudgetError if the ends alone do not fit, ConfigError for positions that are not there."""
+        if positions not in get_args(Positions):
+            raise ConfigError(f"positions is {positions!r}; it is one of {', '.join(get_args(Positions))}")
         limits.demand(sinks + recent, type(self).__name__, f"{sinks} first and {recent} last rows, and those of a pass")
         self.spec, self.limits, self.sinks, self.recent = spec, limits, sinks, recent
         self.positions: Positions = positions if spec.relocatable else "text"
