@@ -89,4 +89,18 @@ METHODS: dict[str, Method] = {
         "Devoto et al. 2025",
         ({}, {"recent": 64}, {"positions": "cache"}, {"positions": "cache", "recent": 64}),
     ),
+    "quest": Method(
+        "quest:Quest",
+        "Tang et al. 2024",
+        ({}, {"dense_layers": 0}, {"dense_layers": 0, "page": 8}, {"dense_layers": 0, "page": 32}),
+        keeps_all=True,
+        stride=1,
+    ),
+    "infllm": Method(
+        "infllm:InfLLM",
+        "Xiao et al. 2024",
+        ({}, {"local": 2048}, {"block": 64, "blocks": 32}, {"block": 32, "blocks": 64}),
+        keeps_all=True,
+        stride=1,
+    ),
 }
