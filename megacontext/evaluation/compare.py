@@ -1,9 +1,12 @@
-"""Compares memories on tasks: one row for each cache and task.
+"""Compares memories on tasks: one row for each task, budget and cache.
 
-    python -m megacontext.evaluation.compare --config configs/compare/recall_quick.yaml --json
+    python -m megacontext.evaluation.compare --config configs/compare/recall_quick.yaml --json --out rows.jsonl
 
 Caches run with the model and the memory section of the configuration that the comparison names (`demo`), so a row says
-what a user of that configuration gets. Exit codes: 0 ok, 1 failure, 2 usage or config, 3 assets missing, 5 budget
+what a user of that configuration gets. Full attention, the oracle and random pages are in every table. Episodes run
+seed by seed, short tasks first, and each is written to --out at once: after an interruption --resume goes on. With
+--tune the settings that every method may try run on a development split of their own, and the best are written to
+where later comparisons find them. Exit codes: 0 ok, 1 failure, 2 usage or config, 3 assets missing, 5 budget
 impossible, 130 interrupted.
 """
 
@@ -11,150 +14,80 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator
-
-from megacontext.config import FilePath, Section
-from megacontext.config_loader import LoadedConfig, load_config
-from megacontext.errors import ConfigError
-from megacontext.evaluation.caches import CACHES, FULL, ORACLE
-from megacontext.evaluation.corpus import load_corpus
 from megacontext.evaluation.flags import Parser, add_common, guarded, note, whole_number
-from megacontext.evaluation.rows import SHOWN, Row, RowFile, line, print_table, summarise
-from megacontext.evaluation.settings import load_settings
-from megacontext.evaluation.tasks import TASKS, check_name, make_task
+from megacontext.evaluation.names import OURS, all_names
+from megacontext.evaluation.tasks import TASKS
 
 if TYPE_CHECKING:
-    from megacontext.evaluation.runner import Runner
-    from megacontext.evaluation.tasks.base import Task
+    from megacontext.evaluation.rows import Row
 
-DEFAULT_CONFIG = "configs/compare/recall_quick.yaml"
-
-
-def _checked(kind: str, name: str, there: list[str]) -> str:
-    """As pydantic wants it: a ValueError."""
-    try:
-        return check_name(kind, name, there)
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
-
-
-class TaskRun(Section):
-    """One task of a comparison."""
-
-    name: str
-    """A task's name; --help lists them."""
-    seeds: Annotated[int, Field(ge=1)] = 1
-    """Episodes: seeds 0 .. seeds - 1."""
-    tokens: Annotated[int | None, Field(ge=64)] = None
-    """Tokens of history; null: as many as the task has by itself."""
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return _checked("task", name, list(TASKS))
-
-
-class CompareConfig(Section):
-    """A comparison: which caches on which tasks."""
-
-    demo: FilePath = "configs/megacontext_demo.yaml"
-    """Configuration whose model and memory are measured."""
-    corpus: FilePath = "artifacts/corpus/sample.txt"
-    """The real text, where --text names no other; its manifest stands beside it."""
-    caches: Annotated[tuple[str, ...], Field(min_length=1)] = ("full", "recency", "megacontext", "oracle")
-    """Caches, by name; --help lists them."""
-    tasks: Annotated[tuple[TaskRun, ...], Field(min_length=1)] = tuple(TaskRun(name=name) for name in TASKS)
-    """What they are measured on."""
-
-    @field_validator("caches")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_checked("cache", name, list(CACHES)) for name in names)
+DEFAULT_CONFIG, TUNING_CONFIG = "configs/compare/recall_quick.yaml", "configs/compare/tuning.yaml"
 
 
 def build_parser() -> Parser:
-    epilog = f"tasks   {', '.join(TASKS)}\ncaches  {', '.join(CACHES)}\n"
+    others = [name for name in all_names() if name not in OURS]
+    epilog = f"tasks      {', '.join(TASKS)}\ncaches     {', '.join(OURS)}\nbaselines  {', '.join(others)}\n"
     parser = Parser("python -m megacontext.evaluation.compare", f"{__doc__ or ''}\n{epilog}")
     parser.add_argument(
-        "--config", default=DEFAULT_CONFIG, metavar="FILE", help=f"YAML file (default {DEFAULT_CONFIG})"
+        "--config", metavar="FILE", help=f"YAML file (default {DEFAULT_CONFIG}; with --tune {TUNING_CONFIG})"
     )
-    parser.add_argument("--task", action="append", metavar="NAME", help="only this task; repeatable")
-    parser.add_argument("--cache", action="append", metavar="NAME", help="only this cache; repeatable")
-    parser.add_argument("--seeds", type=whole_number(1), metavar="N", help="episodes of every task")
+    _add_choices(parser)
     add_common(parser)
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="keep the rows that --out has of the same settings (a change of the code goes unnoticed)",
+        help="keep the episodes that --out has of the same settings (a change of the code goes unnoticed)",
+    )
+    parser.add_argument(
+        "--jobs", type=whole_number(1), default=1, metavar="N", help="episodes at a time; then times say nothing (1)"
     )
     return parser
 
 
-def select(config: CompareConfig, flags: argparse.Namespace) -> CompareConfig:
-    """The config, narrowed and widened by --task, --cache and --seeds. Raises ConfigError for a name not known."""
-    caches = tuple(check_name("cache", name, list(CACHES)) for name in flags.cache or config.caches)
-    runs = config.tasks
-    if flags.task:
-        names = [check_name("task", name, list(TASKS)) for name in flags.task]
-        runs = tuple(run for name in names for run in _runs_of(config, name))
-    if flags.seeds:
-        runs = tuple(run.model_copy(update={"seeds": flags.seeds}) for run in runs)
-    return config.model_copy(update={"caches": tuple(dict.fromkeys(caches)), "tasks": runs})
-
-
-def _runs_of(config: CompareConfig, name: str) -> list[TaskRun]:
-    return [run for run in config.tasks if run.name == name] or [TaskRun(name=name)]
-
-
-def compare(config: CompareConfig, runner: Runner, finished: dict[str, Row]) -> Iterator[Row]:
-    """The rows, task by task, the plain cache first: the others are measured against it."""
-    for run in config.tasks:
-        task, full = make_task(run.name, tokens=run.tokens), None
-        for cache in sorted(config.caches, key=lambda name: name != FULL):
-            if cache == ORACLE and not task.has_sources:
-                note(f"{task.name}: no row for {ORACLE}, because nothing says which blocks are the right ones")
-                continue
-            row = _row(cache, task, run.seeds, runner, finished, full)
-            if cache == FULL:
-                full = row = {**row, **summarise(row["per_seed"], row)}
-            yield row
-
-
-def _row(cache: str, task: Task, seeds: int, runner: Runner, finished: dict[str, Row], full: Row | None) -> Row:
-    kept = finished.get(runner.identity(cache, task, seeds)["run"])
-    if kept is not None:
-        note(f"{task.name}  {cache}: kept")
-        return {**kept, **summarise(kept["per_seed"], full)} if full else kept
-    return runner.row(cache, task, seeds, full=full, report=lambda text: note(f"{task.name}  {cache}  {text}"))
+def _add_choices(parser: Parser) -> None:
+    parser.add_argument("--task", action="append", metavar="NAME", help="only this task; repeatable")
+    parser.add_argument(
+        "--cache", action="append", metavar="NAME", help="only this cache and the controls; repeatable; or: baselines"
+    )
+    parser.add_argument("--budget", action="append", type=whole_number(1), metavar="SLOTS", help="slots; repeatable")
+    parser.add_argument("--model", action="append", metavar="PATH", help="model file or folder; repeatable")
+    parser.add_argument("--seeds", type=whole_number(1), metavar="N", help="episodes of every task")
+    parser.add_argument("--no-controls", action="store_true", help="no full, oracle and random where none is named")
+    parser.add_argument("--private-seed", default="", metavar="TEXT", help="draw cases that only its holder can draw")
+    parser.add_argument("--untuned", action="store_true", help="every method with its own defaults")
+    parser.add_argument("--tune", action="store_true", help="choose every method's settings on the development split")
 
 
 def measure(flags: argparse.Namespace) -> int:
-    """Load, compare, print. Returns the exit code."""
-    loaded: LoadedConfig[CompareConfig] = load_config(flags.config, CompareConfig)
-    config = select(loaded.config, flags)
-    if flags.resume and flags.out is None:
-        raise ConfigError("--resume: say with --out FILE which rows to go on with")
-    demo = load_settings(config.demo, flags.set).config
-    corpus = load_corpus(Path(config.corpus), flags.text)
-    file = RowFile(flags.out, resume=flags.resume)
+    """Load, compare, show what there is, even when interrupted. Returns the exit code."""
+    from megacontext.evaluation.comparing import Comparison
 
-    from megacontext.evaluation.runner import Runner
+    comparison = Comparison.open(flags, flags.config or (TUNING_CONFIG if flags.tune else DEFAULT_CONFIG))
+    try:
+        code = comparison.run(flags.jobs)
+    finally:
+        show(comparison.rows(), as_json=flags.json)
+    if flags.tune:
+        comparison.keep_best()
+    return code
 
-    runner = Runner.open(demo, corpus)
-    rows = []
-    for row in compare(config, runner, file.finished):
-        rows.append({**row, "config": loaded.run})
-        file.add(rows[-1])
-        if flags.json:
-            sys.stdout.write(line(rows[-1]))
-            sys.stdout.flush()
-    if not flags.json:
-        print_table(rows, SHOWN, title=f"{rows[0]['model']}, {rows[0]['dtype']}" if rows else "")
-    return 0
+
+def show(rows: Sequence[Row], *, as_json: bool) -> None:
+    """All rows on stdout."""
+    from megacontext.evaluation.rows import SHOWN, for_table, line, print_table
+
+    if as_json:
+        sys.stdout.writelines(map(line, rows))
+        sys.stdout.flush()
+        return
+    for name in dict.fromkeys((row["model"], row["dtype"]) for row in rows):
+        mine = [for_table(row) for row in rows if (row["model"], row["dtype"]) == name]
+        print_table(mine, SHOWN, title=", ".join(name))
+    if not rows:
+        note("no row")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
+
+from nanochat.streams import note, reader_left, use_utf8
+
+__all__ = ["INTERRUPTED", "Parser", "add_common", "guarded", "note", "use_utf8", "whole_number"]
 
 INTERRUPTED = 130
 
@@ -56,29 +59,18 @@ def whole_number(least: int) -> Callable[[str], int]:
     return parse
 
 
-def note(text: str) -> None:
-    """Progress and errors: stdout carries rows only."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def use_utf8() -> None:
-    """Rows are UTF-8, whatever the terminal's own encoding."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="replace")
-
-
 def guarded(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequence[str] | None) -> int:
     """Parse, work, and turn what went wrong into an exit code."""
     from megacontext.errors import MegaContextError
 
     try:
-        flags = parser.parse(argv)
         use_utf8()
-        return work(flags)
+        return work(parser.parse(argv))
     except MegaContextError as error:
         note(f"error: {error}")
         return error.exit_code
+    except BrokenPipeError:  # `| head -1`
+        return reader_left()
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else 1
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Rows of a comparison: one cache on one task, as a line of JSON or of a table. No tensors here."""
+"""Rows of a comparison: one cache on one task, as a line of JSON or of a table. What they say is `summary.py`'s."""
 
 from __future__ import annotations
 
@@ -14,35 +14,22 @@ from nanochat.files import atomic_write
 Row = dict[str, Any]
 
 WIDE = 200  # columns of a table that goes to a file or a pipe
-SHOWN = {"history_tokens": "history", "slots": "slots", "accuracy": "accuracy", "nll": "NLL", "delta_nll": "ΔNLL"}
+SHOWN = {
+    **{"budget": "budget", "seeds": "seeds", "history_tokens": "history", "slots": "slots", "read_slots": "read"},
+    **{"megabytes": "MB", "accuracy": "accuracy", "accuracy_interval": "95 %", "nll": "NLL"},
+    **{"delta_nll": "ΔNLL", "delta_nll_interval": "95 %", "kl": "KL", "seconds": "s"},
+}
 
 
-def summarise(episodes: Sequence[Mapping[str, Any]], full: Mapping[str, Any] | None) -> Row:
-    """The figures of a row, from {seed, accuracy, nll, history_tokens, slots, tokens} of each episode.
-
-    Means over seeds, each episode counting the same; history and slots are the largest. full: the plain cache's row of
-    the same seeds, from which delta_nll is counted; without it, it is null.
-    """
-    base = {one["seed"]: one["nll"] for one in full["per_seed"]} if full else {}
-    per_seed = [{**one, "delta_nll": _difference(one["nll"], base.get(one["seed"]))} for one in episodes]
-    means = {name: _mean([one[name] for one in per_seed]) for name in ("accuracy", "nll", "delta_nll")}
-    return {
-        "seeds": len(per_seed),
-        "history_tokens": max(one["history_tokens"] for one in per_seed),
-        "slots": max(one["slots"] for one in per_seed),
-        **means,
-        "tokens": sum(one["tokens"] for one in per_seed),
-        "per_seed": per_seed,
-    }
+def for_table(row: Row) -> Row:
+    """The row, with what a table writes in another way: intervals as text, bytes in millions."""
+    intervals = {f"{name}_interval": _spread(value) for name, value in row.get("interval", {}).items()}
+    size = row.get("bytes")
+    return {**row, **intervals, "megabytes": None if size is None else round(size / 1e6, 1)}
 
 
-def _difference(value: float | None, base: float | None) -> float | None:
-    return None if value is None or base is None else round(value - base, 5)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(sum(known) / len(known), 5) if known and len(known) == len(values) else None
+def _spread(value: Sequence[float] | None) -> str | None:
+    return None if value is None else f"{value[0]:.2f} .. {value[1]:.2f}"
 
 
 class RowFile:

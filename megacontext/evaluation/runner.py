@@ -1,28 +1,34 @@
-"""Runs contenders on tasks. The heavy imports begin here; what a row says is `rows.py`'s business."""
+"""Runs episodes: one model, one corpus, any memory. The heavy imports begin here; what a row says is `summary.py`'s."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from megacontext.config import DemoConfig, MemoryConfig, ModelConfig, PagesConfig
-from megacontext.evaluation.caches import Contender, make_contender, settings
+from megacontext.errors import BudgetError, ConfigError
+from megacontext.evaluation.caches import Contender, depends_on, make_contender, settings, split_name
 from megacontext.evaluation.corpus import Corpus
-from megacontext.evaluation.episode import run_episode
-from megacontext.evaluation.rows import Row, summarise
+from megacontext.evaluation.episode import PIECE, Outcome, run_episode
+from megacontext.evaluation.matrix import Cell, Work
+from megacontext.evaluation.reference import Reference
+from megacontext.evaluation.rows import Row
+from megacontext.evaluation.steps import Ask, Continue
 from megacontext.evaluation.tasks.base import Library, Task
 from megacontext.models import load_model
 from megacontext.models.base import LoadedModel
 
-Report = Callable[[str], None]
+FORMAT = 2  # of an episode's figures: rows of another one are not gone on with
 
 
 def open_model(config: ModelConfig) -> LoadedModel:
@@ -44,77 +50,171 @@ def about(loaded: LoadedModel, corpus: Corpus) -> Row:
     }
 
 
+def episode_folder(scratch: Path, work: Work) -> Path:
+    """Where full attention's predictions for an episode are kept while its memories are measured."""
+    whole = json.dumps([work.cell.model, asdict(work.cell.task), work.seed])
+    return scratch / hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Runner:
-    """One model and one corpus; every row is of them."""
+    """One model and one corpus. scratch: a folder for what the memories of one episode share."""
 
     loaded: LoadedModel
     corpus: Corpus
     library: Library
     memory: MemoryConfig
     pages: PagesConfig
+    scratch: Path
 
     @classmethod
-    def open(cls, demo: DemoConfig, corpus: Corpus) -> Runner:
+    def open(cls, demo: DemoConfig, corpus: Corpus, scratch: Path) -> Runner:
         loaded = open_model(demo.model)
-        return cls(loaded, corpus, Library(loaded.text, corpus.documents), demo.memory, demo.pages)
+        return cls(loaded, corpus, Library(loaded.text, corpus.documents), demo.memory, demo.pages, scratch)
 
-    def identity(self, cache: str, task: Task, seeds: int) -> Row:
-        """What the row will be of: names, sizes, hashes, and `run`, one hash of everything that it depends on."""
-        spec, config = self.loaded.model.spec, settings(cache, self.memory)
-        row = {"cache": cache, "task": task.name, **about(self.loaded, self.corpus)}
+    def identity(self, cell: Cell) -> Row:
+        """What the row will be of: names, sizes, hashes, and `run`, one hash of everything that an episode of it
+        depends on but its seed.
+        """
+        spec, memory, private = self.loaded.model.spec, self._memory(cell), cell.task.private
+        row = {
+            "cache": cell.cache,
+            "task": cell.task.name,
+            "task_tokens": cell.task.tokens,
+            "budget": cell.budget,
+            "settings": {**cell.tuned, **split_name(cell.cache)[1]},
+            "split": cell.split,
+            "private": hashlib.sha256(private.encode()).hexdigest()[:8] if private else None,
+            **about(self.loaded, self.corpus),
+        }
         whole = {
             **{name: value for name, value in row.items() if name != "threads"},
-            "task": asdict(task),
-            "seeds": seeds,
+            "format": FORMAT,
+            "task": asdict(cell.task),
             "fingerprint": spec.fingerprint,
-            "memory": config.model_dump(mode="json") if config else None,
+            "memory": depends_on(cell.cache, memory, cell.tuned),
         }
-        if config and self._on_disk:
+        if self._on_disk and settings(cell.cache, memory) is not None:
             row["pages"] = whole["pages"] = self.pages.dtype
-        return {**row, "run": hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]}
+        text = json.dumps(whole, sort_keys=True, default=str)
+        return {**row, "run": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
-    def row(self, cache: str, task: Task, seeds: int, *, full: Mapping[str, Any] | None, report: Report) -> Row:
-        """Episodes 0 .. seeds - 1 of `task` on memory `cache`. full: the plain cache's row, for delta_nll."""
-        started = time.perf_counter()
-        episodes = []
-        for seed in range(seeds):
-            episodes.append(self._episode(cache, task, seed))
-            report(_told(episodes[-1]))
-        figures = summarise(episodes, full)
-        return {**self.identity(cache, task, seeds), **figures, "seconds": round(time.perf_counter() - started, 1)}
+    def refusal(self, cell: Cell) -> BudgetError | None:
+        """Why this memory cannot be at all: too few slots. Raises ConfigError for what is wrong otherwise."""
+        try:
+            make_contender(cell.cache, self.loaded.model.spec, self._memory(cell), **self._made_with(cell)).close()
+        except BudgetError as error:
+            return error
+        return None
 
-    def _episode(self, cache: str, task: Task, seed: int) -> dict[str, Any]:
+    def try_out(self, task: Task) -> None:
+        """Raises ConfigError where the texts do not suffice, or KL is asked for past the trained length."""
+        steps, trained = task.steps(self.library, 0), self.loaded.model.spec.max_position
+        asked = any(isinstance(step, Continue) and step.kl for step in steps)
+        length = sum(len(step.tokens) for step in steps if not isinstance(step, Ask))
+        if asked and length > trained:
+            raise ConfigError(
+                f"{task.name}: KL to full attention over {length} tokens, and the model was trained on {trained}; give "
+                "the task at most so many tokens"
+            )
+
+    def episode(self, work: Work) -> dict[str, Any]:
+        """One episode on a fresh memory, as plain values."""
+        cell = work.cell
         with TemporaryDirectory(prefix="megacontext-") as folder:
-            place = Path(folder) if self._on_disk else None
-            contender = make_contender(cache, self.loaded.model.spec, self.memory, pages=self.pages, folder=place)
+            made = {**self._made_with(cell), "pages": self.pages, "folder": Path(folder) if self._on_disk else None}
+            contender = make_contender(cell.cache, self.loaded.model.spec, self._memory(cell), **made)
             try:
-                return self._run(cache, contender, task, seed)
+                return self._run(work, contender)
             finally:
                 contender.close()
+
+    def _memory(self, cell: Cell) -> MemoryConfig:
+        return self.memory if cell.budget is None else self.memory.model_copy(update={"budget": cell.budget})
+
+    def _made_with(self, cell: Cell) -> dict[str, Any]:
+        return {"text": self.loaded.text, "tuned": cell.tuned}
 
     @property
     def _on_disk(self) -> bool:
         """Pages in the model's own format are the same wherever they are; others must go through their file."""
         return self.pages.dtype != "model"
 
-    def _run(self, cache: str, contender: Contender, task: Task, seed: int) -> dict[str, Any]:
-        steps = task.steps(self.library, seed)
+    def _run(self, work: Work, contender: Contender) -> dict[str, Any]:
+        model, cache = self.loaded.model, contender.cache
+        steps = work.cell.task.steps(self.library, work.seed)
+        reference = Reference(model, episode_folder(self.scratch, work))
         started = time.perf_counter()
-        out = run_episode(self.loaded.model, contender.cache, steps, stride=contender.stride, hint=contender.hint)
-        if contender.budget is not None and out.slots > contender.budget:
-            raise AssertionError(f"{cache} showed {out.slots} slots, its budget is {contender.budget}")
+        out = run_episode(model, cache, steps, stride=contender.stride, hint=contender.hint, reference=reference)
+        if contender.budget is not None and out.read_slots > contender.budget:
+            raise AssertionError(f"{work.cell.cache} read {out.read_slots} slots, its budget is {contender.budget}")
         return {
-            "seed": seed,
-            "accuracy": None if out.accuracy is None else round(out.accuracy, 5),
-            "nll": None if out.mean_nll is None else round(out.mean_nll, 5),
-            "history_tokens": out.history,
-            "slots": out.slots,
-            "tokens": len(out.nll),
+            "seed": work.seed,
+            **figures(out),
+            "disk_bytes": None if contender.files is None else contender.files.pages.disk,
+            "selection_flops": int(getattr(cache, "selection_flops", 0)),
             "seconds": round(time.perf_counter() - started, 1),
         }
 
 
-def _told(episode: Mapping[str, Any]) -> str:
-    right = "" if episode["accuracy"] is None else f"accuracy {episode['accuracy']:.2f}  "
-    return f"seed {episode['seed']}  {right}nll {episode['nll']:.3f}  {episode['seconds']:.0f} s"
+def figures(out: Outcome) -> dict[str, Any]:
+    """What an episode measured, rounded as rows are."""
+    return {
+        "accuracy": _rounded(out.accuracy),
+        "nll": _rounded(out.mean_nll),
+        "kl": _rounded(out.mean_kl),
+        "history_tokens": out.history,
+        "slots": out.slots,
+        "read_slots": out.read_slots,
+        "bytes": out.nbytes,
+        "tokens": len(out.nll),
+        "items": [round(item, 5) for item in out.items],
+        "item_nll": [round(item, 5) for item in out.item_nll],
+        "groups": {name: [round(value, 5) for value in pieces(values)] for name, values in out.groups.items()},
+    }
+
+
+def pieces(values: Sequence[float]) -> list[float]:
+    """The figures themselves, or of more than PIECE the means of as many pieces as it takes, which are of one length
+    but for one.
+    """
+    count = -(-len(values) // PIECE)
+    if count < 2:
+        return list(values)
+    ends = [len(values) * number // count for number in range(count + 1)]
+    return [fmean(values[start:end]) for start, end in pairwise(ends)]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 5)
+
+
+@dataclass
+class Shop:
+    """Runners by model, one at a time: what a process needs to run any episode of a comparison."""
+
+    demo: DemoConfig
+    corpus: Corpus
+    scratch: Path
+    _open: dict[str, Runner] = field(default_factory=dict)
+
+    def runner(self, model: str) -> Runner:
+        """The runner of the model at this path; the one before is let go."""
+        if model not in self._open:
+            self._open.clear()
+            changed = self.demo.model.model_copy(update={"path": model})
+            self._open[model] = Runner.open(self.demo.model_copy(update={"model": changed}), self.corpus, self.scratch)
+        return self._open[model]
+
+    def episode(self, work: Work) -> dict[str, Any]:
+        return self.runner(work.cell.model).episode(work)
+
+    def forget(self) -> None:
+        """Let go of the model."""
+        self._open.clear()
+
+    def check(self, cells: Sequence[Cell]) -> list[tuple[Row, BudgetError | None]]:
+        """Of each cell its identity, and why it cannot be, if so. Raises ConfigError, before anything has been run."""
+        for model, task in dict.fromkeys((cell.model, cell.task) for cell in cells):
+            self.runner(model).try_out(task)
+        return [(self.runner(cell.model).identity(cell), self.runner(cell.model).refusal(cell)) for cell in cells]

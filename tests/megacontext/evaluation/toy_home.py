@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_evaluation import ToyText, words
@@ -64,6 +65,11 @@ def write_home(path: Path, monkeypatch: pytest.MonkeyPatch, *, trained: int = 51
     write_corpus(path / "corpus" / "sample.txt")
     write_corpus(path / "artifacts" / "corpus" / "sample.txt")
     model = toy_model(window_pattern="L", n_layer=1, sequence_len=trained)
-    monkeypatch.setattr(runner, "load_model", lambda config: LoadedModel(model, ToyText(), "toy"))
+
+    def load(config: Any) -> LoadedModel:
+        name = Path(getattr(config, "path", "nowhere")).stem
+        return LoadedModel(model, ToyText(), "toy" if name == "nowhere" else name)
+
+    monkeypatch.setattr(runner, "load_model", load)
     monkeypatch.chdir(path)
     return path
