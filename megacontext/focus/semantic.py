@@ -1,9 +1,9 @@
 """SemanticScorer: finds what was said in other words, when a prompt ends.
 
 Values of the middle-to-late layers carry what a token means; less than half the depth carries its form. Two stages:
-every block is ranked by the cosine between its mean and the words' mean, then the best are ranked by late interaction:
-for each word of the prompt its best match among the block's tokens, in standard deviations over the candidates, so
-that a word that matches everywhere counts for little (the idea of ColBERT's MaxSim, arXiv 2004.12832, section 3.3).
+blocks whose mean is most like the words' mean (mean_store), then the best are ranked by late interaction: for each
+word of the prompt its best match among the block's tokens, in standard deviations over the candidates, so that a word
+that matches everywhere counts for little (the idea of ColBERT's MaxSim, arXiv 2004.12832, section 3.3).
 The measurements behind layers and stages are in dev/LOG.md.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -39,44 +38,27 @@ class SemanticScorer(Scorer):
         self.layers = layers_of(spec, depths)
         shape = len(self.layers), spec.kv_heads * spec.head_dim
         self.means = MeanStore(*shape, None if files is None else files.means(MeanStore.geometry(*shape)))
-        self.total = np.zeros(self.means.shape)
 
     def _rows(self, values: Tensor) -> Tensor:
         """(L, Hk, t, d) values -> (n, t, w) float32."""
         return values[self.layers].float().transpose(1, 2).flatten(2).cpu()
 
     def seal(self, block: int, page: Page) -> None:
-        mean = self._rows(page.values).mean(1).numpy()
-        self.means.append(mean)
-        self.total += mean
+        self.means.append(self._rows(page.values).mean(1).numpy())
 
     def score(self, moment: Moment) -> Scores:
         known = min(self.means.count, moment.far_end)
         if not moment.words or not known:
             return {}
-        centre = torch.from_numpy((self.total / self.means.count).astype(np.float32))[:, None]  # (n, 1, w)
+        centre = torch.from_numpy(self.means.centre)[:, None]  # (n, 1, w)
         words = self._rows(word_values(moment)) - centre
         if not words.shape[1]:
             return {}
-        blocks = self._short_list(known, centre, words)
+        blocks = self.means.likest(normalize(words.mean(1), dim=-1).numpy(), known, SHORT_LIST)
         if not blocks:
             return {}
         scores = self._late_interaction(moment, blocks, centre, words)
         return dict(zip(blocks, torch.tanh(scores / 2).tolist(), strict=True))
-
-    def _short_list(self, known: int, centre: Tensor, words: Tensor) -> list[int]:
-        """The blocks whose mean is most like the words' mean, layer by layer."""
-        asked = normalize(words.mean(1), dim=-1)[:, :, None]
-        numbers: list[Tensor] = []
-        cosines: list[Tensor] = []
-        for first, group in self.means.groups(known):
-            means = torch.from_numpy(group.astype(np.float32)).transpose(0, 1) - centre  # (n, blocks, w)
-            cosines.append((normalize(means, dim=-1) @ asked).sum(0)[:, 0])
-            numbers.append(torch.arange(first, first + len(group)))
-        if not cosines:
-            return []
-        likest = torch.cat(cosines)
-        return torch.cat(numbers)[likest.topk(min(SHORT_LIST, len(likest))).indices].tolist()
 
     def _late_interaction(self, moment: Moment, blocks: list[int], centre: Tensor, words: Tensor) -> Tensor:
         """(blocks,) mean over words and layers of the best match, in standard deviations over these blocks."""
@@ -88,19 +70,18 @@ class SemanticScorer(Scorer):
         return matches.mean((0, 2))
 
     def state(self) -> dict[str, Any]:
-        return {"means": self.means.state(), "total": self.total}
+        return self.means.state()
 
     def restore(self, state: dict[str, Any], tree: MemoryTree) -> None:
-        self.means.restore(state["means"])
-        self.total = np.asarray(state["total"]).astype(np.float64)
+        self.means.restore(state)
 
     @property
     def nbytes(self) -> int:
-        return self.means.nbytes + self.total.nbytes
+        return self.means.nbytes
 
     def copy(self) -> SemanticScorer:
         twin = SemanticScorer.__new__(SemanticScorer)
-        twin.__dict__ = {**self.__dict__, "means": self.means.copy(), "total": self.total.copy()}
+        twin.__dict__ = {**self.__dict__, "means": self.means.copy()}
         return twin
 
 

@@ -308,4 +308,4 @@ def test_what_comes_into_view_has_received_no_attention_yet(gist_slots):
 def test_rotary_tables_are_shared_not_counted():
     assert isinstance(SPEC.rotation, Rotary)
     scorer = make_scorer("semantic", SPEC, block=BLOCK)
-    assert scorer.nbytes == scorer.total.nbytes + scorer.means.nbytes  # arrays of its own alone
+    assert scorer.nbytes == scorer.means.nbytes  # arrays of its own alone
