@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
@@ -24,15 +24,18 @@ from nanochat.kv_cache import DenseCache
 WARM = 2  # first tokens of every burst, not counted: caches of the machine hold another contender's data
 SAMPLE = 1024  # rows whose keys and values fill a cache that does not read all of its history
 
+Clock = Callable[[], float]
+
 
 class Timed(ABC):
     """One contender. Times are in milliseconds. plain: it keeps every row, so its history may be filled in.
-    answers: it can be asked for a first token.
+    answers: it can be asked for a first token. now: its clock, in seconds.
     """
 
     name: str
     plain: bool = False
     answers: bool = True
+    now: Clock = staticmethod(time.perf_counter)
 
     @property
     @abstractmethod
@@ -130,14 +133,14 @@ class Ours(Timed):
         self.shown, times = [], []
         for _ in range(WARM + count):
             self.shown.append(_slots(twin))
-            times.append(timed(tokens, self.model))
+            times.append(timed(tokens, self.model, self.now))
         return times[WARM:]
 
     def first_token(self, prompt: Sequence[int]) -> float:
         with self._copy() as twin:
-            started = time.perf_counter()
+            started = self.now()
             int(prefill(self.model, twin, list(prompt)).argmax())
-            return (time.perf_counter() - started) * 1000
+            return (self.now() - started) * 1000
 
     @contextmanager
     def _copy(self) -> Iterator[KVCache]:
@@ -176,12 +179,12 @@ def wait(model: BaseModel) -> None:
         torch.cuda.synchronize()
 
 
-def timed(tokens: Iterator[int], model: BaseModel) -> float:
+def timed(tokens: Iterator[int], model: BaseModel, now: Clock) -> float:
     """Milliseconds of the next one."""
-    started = time.perf_counter()
+    started = now()
     next(tokens)
     wait(model)
-    return (time.perf_counter() - started) * 1000
+    return (now() - started) * 1000
 
 
 def _slots(cache: KVCache) -> int:

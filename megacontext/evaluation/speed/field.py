@@ -14,7 +14,7 @@ from itertools import islice
 
 from megacontext.evaluation.rows import Row
 from megacontext.evaluation.speed.bare import BarePass
-from megacontext.evaluation.speed.contenders import SAMPLE, Timed
+from megacontext.evaluation.speed.contenders import SAMPLE, Clock, Timed
 from megacontext.evaluation.speed.figures import Rounds, ratio, ratio_of_sums, spread, together
 from megacontext.telemetry.timing import percentile
 
@@ -28,7 +28,7 @@ BARE = "weights"  # the limit's name in the table
 class Manner:
     """rounds: of decoding, `tokens` each. prompt: tokens of a prompt. read_all: plain caches read so long a history
     themselves, a longer one is filled in. patience: seconds that one contender may take to read, or to decode, at one
-    length. trained: positions that the model was trained on.
+    length. trained: positions that the model was trained on. clock: of figures, in seconds.
     """
 
     rounds: int = 8
@@ -37,6 +37,7 @@ class Manner:
     read_all: int = 16_384
     patience: float = 300.0
     trained: int = 0
+    clock: Clock = time.perf_counter
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Field:
         report: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.contenders, self.manner, self.bare, self.report = list(contenders), manner, bare, report
+        for one in self.contenders:
+            one.now = manner.clock
         self._text, self._tokens = text, list[int]()
         self._gone: dict[str, str] = {}  # left out at a shorter length already, and why
         self._speed: dict[str, float] = {}  # tokens a second, when it last read
@@ -131,10 +134,10 @@ class Field:
                 new = self._tokens[one.length : at + portion]
                 if not new:
                     continue
-                started = time.perf_counter()
+                began, started = time.perf_counter(), one.now()
                 one.read(new)
-                self.turns[one.name].read.append(len(new) / (time.perf_counter() - started))
-                self._speed[one.name] = self.turns[one.name].read[-1]
+                self.turns[one.name].read.append(len(new) / (one.now() - started))
+                self._speed[one.name] = len(new) / (time.perf_counter() - began)
 
     def _decode(self) -> None:
         manner, self.limit = self.manner, []
@@ -143,7 +146,7 @@ class Field:
             for one in self._taking_part():
                 stack.enter_context(one.going_on())
             for number in range(manner.rounds):
-                self.limit += self.bare.time(4)[1:] if self.bare else []
+                self.limit += self.bare.time(4, manner.clock)[1:] if self.bare else []
                 for one in self._taking_part():
                     share = spent[one.name] / max(number, 1)
                     if spent[one.name] + share > manner.patience:

@@ -46,7 +46,7 @@ class SameSlots(Timed):
         next(tokens)
         for rows in shown:
             self._stand_at(rows)
-            times.append(timed(tokens, self.model))
+            times.append(timed(tokens, self.model, self.now))
         return times[WARM:]
 
     def _stand_at(self, rows: int) -> None:

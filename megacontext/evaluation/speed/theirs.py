@@ -7,7 +7,6 @@ is handed over from call to call; a streamer notes when each token comes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from megacontext.errors import ConfigError, MissingAsset
-from megacontext.evaluation.speed.contenders import WARM, Timed
+from megacontext.evaluation.speed.contenders import WARM, Clock, Timed
 from megacontext.models.base import LoadedModel
 from megacontext.models.linear import Linear
 from megacontext.models.llama import Layer, Llama
@@ -98,7 +97,7 @@ class Theirs(Timed):
     def _generate(self, tokens: Sequence[int], count: int) -> tuple[list[float], list[int]]:
         """When it began and when each token came; all tokens."""
         rows = torch.tensor([list(tokens)], device=self.device)
-        streamer = _Times()
+        streamer = _Times(self.now)
         out = self.model.generate(
             rows,
             attention_mask=torch.ones_like(rows),
@@ -133,11 +132,12 @@ class Theirs(Timed):
 class _Times:
     """A streamer: the first call brings the prompt, every other one token."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Clock) -> None:
+        self.now = now
         self.at: list[float] = []
 
     def put(self, tokens: Tensor) -> None:
-        self.at.append(time.perf_counter())
+        self.at.append(self.now())
 
     def end(self) -> None:
         pass

@@ -116,6 +116,18 @@ def test_a_llama_is_compared_with_transformers(
     assert len([row for row in rows if "ratio" in row]) == 3
 
 
+def test_the_processors_time_is_counted_on_one_thread(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        rows, _ = run(capsys, "--cache", "full", "--history", "64", "--clock", "cpu")
+    finally:
+        torch.set_num_threads(before)
+    assert {(row["clock"], row["threads"]) for row in rows} == {("cpu", 1)}
+    assert rows[1]["decode_ms_p50"] > 0
+
+
 def test_without_json_there_is_a_table(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--cache", "full", "--history", "64"]) == 0
     assert "ms/token" in capsys.readouterr().out
