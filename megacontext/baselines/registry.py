@@ -103,4 +103,14 @@ METHODS: dict[str, Method] = {
         keeps_all=True,
         stride=1,
     ),
+    "kvzip": Method(
+        "kvzip:KVzip",
+        "Kim et al. 2025",
+        ({}, {"free": 0.5}, {"positions": "cache"}, {"positions": "cache", "recent": 64}),
+    ),
+    "attention_matching": Method(
+        "attention_matching:AttentionMatching",
+        "Zweiger et al. 2026",
+        ({}, {"keys": "omp"}, {"positions": "cache"}, {"keys": "omp", "positions": "cache"}),
+    ),
 }
