@@ -103,6 +103,16 @@ METHODS: dict[str, Method] = {
         keeps_all=True,
         stride=1,
     ),
+    "bm25_reread": Method(
+        "bm25_reread:BM25Reread",
+        "Ram et al. 2023",
+        ({}, {"share": 0.25}, {"passage": 128}, {"passage": 32, "share": 0.25}),
+    ),
+    "recursive_summary": Method(
+        "recursive_summary:RecursiveSummary",
+        "Wang et al. 2023",
+        ({}, {"summary": 64}, {"summary": 256}, {"evict": 0.25}),
+    ),
     "kvzip": Method(
         "kvzip:KVzip",
         "Kim et al. 2025",
