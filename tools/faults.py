@@ -8,7 +8,7 @@
     kill_chats      kill -9 of the real chat as it streams    state_machine   a memory on disk against a dictionary
     crash_sites     an end at every write, sync and rename    fuzz            nearly right inputs for every parser
     damage          files cut and flipped at every byte       soak            hundreds of turns, flat memory and time
-    failing_disk    errors, a full disk, short writes
+    failing_disk    errors, a full disk, short writes         power_cuts      what was not synced is lost, in any order
 
 A line a row goes to stderr as it ends, what was lost with it; the last line, on stdout, sums up. Everything that is
 drawn depends on --seed alone, but for the moment of a kill. Exit code 0: nothing was lost; 1: something was, and the
@@ -40,10 +40,12 @@ from tools.fault_programme.row import Outcome, Plan, Row
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = (  # those that take longest first, so that two at a time end together
     *("failing_disk", "state_machine", "fuzz", "kill_chats", "crash_sites"),
-    *("soak", "damage", "restored", "kill_writers"),
+    *("soak", "power_cuts", "damage", "restored", "kill_writers"),
 )
 NEED_NO_FORK = ("damage", "state_machine", "soak")
-IN_MEMORY = ("failing_disk", "crash_sites", "damage", "fuzz", "state_machine")  # no need of a real disk: theirs is ours
+IN_MEMORY = (  # no need of a real disk: theirs is ours
+    *("failing_disk", "crash_sites", "power_cuts", "damage", "fuzz", "state_machine"),
+)
 MEMORY_DISK = Path("/dev/shm")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tools import faults
-from tools.fault_programme import forks, fuzz, kill_writers, mutate
+from tools.fault_programme import forks, fuzz, kill_writers, mutate, power, power_cuts
 from tools.fault_programme.failing_os import Call, FailingOS, Fault
 from tools.fault_programme.fuzz_target import JSON, Target
 from tools.fault_programme.row import Outcome, Plan
@@ -161,6 +161,20 @@ def test_a_log_that_acknowledges_what_it_does_not_write_is_found_out(
     assert "tokens were acknowledged" in outcome.lost[0]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not power.CAN_CUT, reason="needs Linux")
+def test_turns_that_are_told_before_they_are_synced_are_found_out_by_a_power_cut(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from megacontext.tree.token_log import TokenLog
+
+    monkeypatch.setattr(TokenLog, "sync", TokenLog.flush)
+    outcome = power_cuts.run(Plan("power_cuts", tmp_path, 0.1))
+    assert outcome.faults > 3
+    assert outcome.missing > 0
+    assert "session" in outcome.lost[0]
+
+
 def test_a_reader_that_believes_everything_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from tools.fault_programme import damage
     from tools.fault_programme.damage_targets import turn_file
@@ -190,6 +204,41 @@ def test_changes_of_json_values_stay_json_values() -> None:
     assert seed == {"a": [1, {"b": None}], "c": "x"}
     assert len({json.dumps(value) for value in changed}) > 200
     assert next(value for value in mutate.JUNK if isinstance(value, list)) == []
+
+
+@pytest.mark.skipif(not power.CAN_CUT, reason="needs Linux")
+def test_a_power_cut_takes_what_was_not_synced_and_nothing_else(tmp_path: Path) -> None:
+    """Over many draws: each state that may be found is found, and no other."""
+    found = {_after_a_cut(tmp_path / str(seed), Random(seed)) for seed in range(60)}
+    logs = {b"synced", b"synced, more", b"synced, more, last", b"synced" + bytes(6) + b", last"}
+    assert {log for log, _ in found} == logs
+    assert {names for _, names in found} == {"a log", "a log made", "b log made"}
+
+
+def _after_a_cut(folder: Path, rng: Random) -> tuple[bytes, str]:
+    """What a log is, and which files there are, after a cut of a little work."""
+    (folder / "aside").mkdir(parents=True)
+    (folder / "a").write_bytes(b"old")
+    unsynced = power.Unsynced(folder / "aside")
+
+    def call(name: str, *args: Any) -> Any:
+        unsynced.note(name, args)
+        return getattr(os, name)(*args)
+
+    log = call("open", folder / "log", os.O_RDWR | os.O_CREAT, 0o600)
+    call("write", log, b"synced")
+    call("fsync", log)
+    above = os.open(folder, os.O_RDONLY)
+    call("fsync", above)
+    call("write", log, b", more")
+    call("write", log, b", last")
+    made = call("open", folder / "made", os.O_RDWR | os.O_CREAT, 0o600)
+    call("replace", folder / "a", folder / "b")
+    unsynced.cut(rng)
+    for descriptor in (log, above, made):
+        os.close(descriptor)
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    return (folder / "log").read_bytes(), " ".join(names)
 
 
 class Met(Exception):

@@ -48,14 +48,17 @@ class Fault(NamedTuple):
 
 
 Decide = Callable[[Call], "Fault | None"]
+Note = Callable[[str, "tuple[Any, ...]"], None]
 
 
 class FailingOS:
-    """root: calls that name a path elsewhere are left alone. seen: calls by site, so far."""
+    """root: calls that name a path elsewhere are left alone. note: hears of each call that is made as it was meant, its
+    name and arguments, before it is. seen: calls by site, so far.
+    """
 
-    def __init__(self, decide: Decide, root: Path) -> None:
+    def __init__(self, decide: Decide, root: Path, note: Note = lambda name, args: None) -> None:
         self.seen: Counter[str] = Counter()
-        self._decide, self._root = decide, root
+        self._decide, self._root, self._note = decide, root, note
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -100,6 +103,7 @@ class FailingOS:
             self.seen[site] += 1
         fault = self._decide(call)
         if fault is None or (fault.kind == "short" and size < 2):
+            self._note(name, args)
             return real(*args, **options)
         if fault.kind == "error":
             raise OSError(fault.error, os.strerror(fault.error))

@@ -11,19 +11,20 @@ from tools.fault_programme.chats import Chat, Said, replies
 NAME = "diary"  # of the session
 
 
-def what_is_wrong(chat: Chat, acknowledged: Sequence[Said]) -> str:
+def what_is_wrong(chat: Chat, acknowledged: Sequence[Said], *flags: str, logs: bool = True) -> str:
     """Go on with the session in a new chat, and look at what is there: "" if no acknowledged turn is lost.
 
-    acknowledged: turns that were told as finished, in order; one more is there afterwards.
+    acknowledged: turns that were told as finished, in order; one more is there afterwards. flags: for the chat.
+    logs: whether event logs must be whole, too.
     """
     which = ("--continue",) if acknowledged else ("--session", NAME)
-    code, said = chat.run(*which, "--json", "-p", "And now?", "--max-tokens", "2")
+    code, said = chat.run(*which, "--json", "-p", "And now?", "--max-tokens", "2", *flags)
     if code:
         return f"the session cannot be opened: exit code {code}, {chat.notes.strip()[-400:]}"
     more = replies(said)
     if len(more) != 1 or (acknowledged and more[0].history <= acknowledged[-1].history):
         return f"the session went on at {more}, after {acknowledged[-1:]}"
-    return lost_turns(chat, [*acknowledged, *more]) or broken_logs(chat.logs)
+    return lost_turns(chat, [*acknowledged, *more]) or broken_logs(chat.logs if logs else ())
 
 
 def lost_turns(chat: Chat, acknowledged: Sequence[Said]) -> str:
