@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from itertools import islice
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from megacontext.errors import MegaContextError
@@ -56,10 +57,8 @@ def side_by_side(
     with ProcessPoolExecutor(jobs, context, _begin, (shop,)) as pool:
         try:
             while True:
-                for work in todo:
+                for work in islice(todo, jobs - len(running)):
                     running[pool.submit(_episode, work)] = work
-                    if len(running) == jobs:
-                        break
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
