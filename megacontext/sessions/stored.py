@@ -27,6 +27,7 @@ from megacontext.session import (
     parse_turns,
 )
 from megacontext.tree import token_frames as frames
+from megacontext.tree.frame_run import read_runs
 from nanochat.files import read_json
 
 TAIL_LIMIT = 64 << 20  # bytes behind a bad frame that are searched for good ones
@@ -129,14 +130,14 @@ def _tokens(file: BinaryIO, vocab: int) -> _Found:
     """Tokens of all whole frames, and what stands behind them."""
     read = _reader(file)
     pieces: list[np.ndarray] = [np.empty(0, np.uint32)]
-    end = frames.HEADER_BYTES
-    for frame in frames.read_frames(read, end):
-        if frame.type == frames.TOKENS:
-            if int(frame.tokens.max()) >= vocab:
-                return _Found(np.concatenate(pieces), f"an id out of the vocabulary at byte {frame.offset:,}", True)
-            pieces.append(frame.tokens)
-        end = frame.end
-    tokens = np.concatenate(pieces)
+    end = sequence = 0
+    for run in read_runs(read, frames.HEADER_BYTES, vocab):
+        pieces.append(run.tokens)
+        end, sequence = run.end, run.sequence
+    tokens, end = np.concatenate(pieces), end or frames.HEADER_BYTES
+    frame = next(frames.read_frames(read, end, sequence), None)
+    if frame is not None and frame.type == frames.TOKENS and int(frame.tokens.max()) >= vocab:
+        return _Found(tokens, f"an id out of the vocabulary at byte {end:,}", True)
     left = os.fstat(file.fileno()).st_size - end
     if left <= 0:
         return _Found(tokens, "", False)

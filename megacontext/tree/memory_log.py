@@ -42,6 +42,11 @@ class MemoryLog:
     def __len__(self) -> int:
         return len(self._pending)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self._pending.itemsize * len(self._pending)
+
     def append(self, ids: Sequence[int] | np.ndarray) -> None:
         """Take ids at the end. Raises ValueError if one is out of the vocabulary; then none is taken."""
         self._pending.frombytes(checked_ids(ids, self.vocab).tobytes())

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +34,7 @@ _CHECKSUM = struct.Struct("<I")
 _SYNCED = struct.Struct("<Q")
 HEADER_BYTES = 64
 HEAD_BYTES, FRAME_BYTES = _HEAD.size, _HEAD.size + _CHECKSUM.size  # a frame is FRAME_BYTES longer than its payload
+SYNCED_BYTES = _SYNCED.size
 
 
 class DamagedHeaderError(ValueError):
@@ -137,19 +138,6 @@ def read_frames(read: Callable[[int, int], bytes], offset: int, sequence: int = 
             return
         yield frame
         offset, sequence = frame.end, sequence + 1
-
-
-def tokens_at(read: Callable[[int, int], bytes], places: Sequence[tuple[int, int]]) -> Iterator[np.ndarray | None]:
-    """Tokens of the frames at these (first byte, bytes), in ascending order; None for one that is not whole.
-
-    read: as of `read_frames`. Frames that stand close together are read in one go.
-    """
-    window, base = b"", 0
-    for offset, size in places:
-        if offset + size > base + len(window):
-            window, base = read(offset, max(size, min(sum(places[-1]) - offset, WINDOW))), offset
-        frame = unpack_frame(window, offset - base, offset)
-        yield frame.tokens if frame is not None and frame.end == offset + size else None
 
 
 def durable_length(data: bytes) -> int:

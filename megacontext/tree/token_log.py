@@ -20,11 +20,13 @@ import numpy as np
 
 from megacontext.errors import StoreError
 from megacontext.tree import token_frames as frames
+from megacontext.tree.frame_run import read_runs
 from megacontext.tree.memory_log import MemoryLog, Recovered
 from megacontext.tree.quarantine import set_aside
 from megacontext.tree.token_frames import FRAME_TOKENS, HEADER_BYTES, Header
 from nanochat.files import FileLock, atomic_write, make_folder
 
+INDEXED = 256  # tokens from one place that is noted to the next, if frames are that short
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
@@ -42,7 +44,7 @@ class TokenLog(MemoryLog):
     recovered: frames and tokens found on opening. truncated: bytes of a torn tail that opening cut off.
     failed: why nothing is written any more, or "".
 
-        [0, _written)        in the file, by frame: _starts (first token) and _offsets (byte)
+        [0, _written)        in the file; where to begin to read: _starts (token) and _offsets (byte), of some frames
         [_written, len)      in memory, _pending
     """
 
@@ -54,6 +56,7 @@ class TokenLog(MemoryLog):
         self._written = self._sequence = 0
         self._size = HEADER_BYTES
         self._durable = True
+        self._found: np.ndarray | None = None  # what opening read, until somebody has asked for all of it
 
     @classmethod
     def open(cls, path: Path | str, *, vocab: int, fingerprint: str, repair: bool = False) -> TokenLog:
@@ -134,19 +137,24 @@ class TokenLog(MemoryLog):
             )
 
     def _recover(self, repair: bool) -> None:
-        for frame in frames.read_frames(self._read, HEADER_BYTES):
-            if frame.type == frames.TOKENS:
-                if int(frame.tokens.max()) >= self.vocab:
-                    break  # whole, and yet of no use: damage, like any other
-                self._index(frame.offset, len(frame.tokens))
-            self._size, self._sequence = frame.end, frame.sequence + 1
-        self.recovered = Recovered(len(self._starts), self._written)
+        count, pieces = 0, [np.empty(0, np.uint32)]
+        for run in read_runs(self._read, HEADER_BYTES, self.vocab):
+            of_tokens = run.counts > 0
+            self._index(run.offsets[of_tokens], run.counts[of_tokens])
+            self._size, self._sequence = run.end, run.sequence
+            count += int(of_tokens.sum())
+            pieces.append(run.tokens)
+        self._found = np.concatenate(pieces)
+        self.recovered = Recovered(count, self._written)
         self._cut_tail(repair)
 
-    def _index(self, offset: int, count: int) -> None:
-        self._starts.append(self._written)
-        self._offsets.append(offset)
-        self._written += count
+    def _index(self, offsets: np.ndarray, counts: np.ndarray) -> None:
+        """Frames of tokens follow: note where some begin, so that at most INDEXED tokens more are read than wanted."""
+        starts = self._written + np.cumsum(counts) - counts
+        steps = np.flatnonzero(np.diff(starts // INDEXED, prepend=self._starts[-1] // INDEXED if self._starts else -1))
+        self._starts.extend(starts[steps].tolist())
+        self._offsets.extend(offsets[steps].tolist())
+        self._written += int(counts.sum())
 
     def _cut_tail(self, repair: bool) -> None:
         tail = self._read(self._size, os.fstat(self._descriptor).st_size - self._size)
@@ -174,6 +182,7 @@ class TokenLog(MemoryLog):
         """
         if self._descriptor < 0:
             raise ValueError(f"{self.path} is closed")
+        self._found = None
         super().append(ids)
         while len(self._pending) >= FRAME_TOKENS and not self.failed:
             self._write_frame(FRAME_TOKENS)
@@ -218,7 +227,7 @@ class TokenLog(MemoryLog):
     def _write_frame(self, count: int) -> None:
         offset = self._size
         self._write(frames.pack_tokens(np.array(self._pending[:count]), self._sequence))
-        self._index(offset, count)
+        self._index(np.array([offset]), np.array([count]))
         del self._pending[:count]
         self._durable = False
 
@@ -250,22 +259,31 @@ class TokenLog(MemoryLog):
         """
         if not 0 <= start <= stop <= len(self):
             raise ValueError(f"tokens [{start}, {stop}) are not within the log's [0, {len(self)})")
-        pieces = []
-        first = max(bisect_right(self._starts, start) - 1, 0)
-        places = [self._place(number) for number in range(first, bisect_left(self._starts, stop))]
-        for at, place, tokens in zip(self._starts[first:], places, frames.tokens_at(self._read, places), strict=False):
-            if tokens is None:
-                raise StoreError(
-                    f"{self.path} was damaged while it was open, at byte {place[0]}: restore it from a copy"
-                )
-            pieces.append(tokens[max(start - at, 0) : stop - at])
+        written = min(stop, self._written)
+        pieces = [self._from_file(start, written)] if start < written else []
         pending = self._pending[max(start - self._written, 0) : max(stop - self._written, 0)]
         return np.concatenate([*pieces, np.array(pending, dtype=np.uint32)])
 
-    def _place(self, number: int) -> tuple[int, int]:
-        """(first byte, bytes) of a frame of tokens."""
-        after = self._starts[number + 1] if number + 1 < len(self._starts) else self._written
-        return self._offsets[number], frames.FRAME_BYTES + 4 * (after - self._starts[number])
+    def _from_file(self, start: int, stop: int) -> np.ndarray:
+        """Tokens [start, stop), of which there is at least one."""
+        found = self._found
+        if found is not None and stop <= len(found):
+            if (start, stop) == (0, self._written):
+                self._found = None  # whoever asked for all of them has them now
+            return found[start:stop]
+        first, last = bisect_right(self._starts, start) - 1, bisect_left(self._starts, stop)
+        begin, end = self._offsets[first], self._offsets[last] if last < len(self._offsets) else self._size
+        runs = list(read_runs(self._read, begin, self.vocab, sequence=None, stop=end))
+        reached = runs[-1].end if runs else begin
+        if reached != end:
+            raise StoreError(f"{self.path} was damaged while it was open, at byte {reached}: restore it from a copy")
+        return np.concatenate([run.tokens for run in runs])[start - self._starts[first] : stop - self._starts[first]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        index = self._starts.itemsize * (len(self._starts) + len(self._offsets))
+        return super().nbytes + index + (0 if self._found is None else self._found.nbytes)
 
     def _read(self, offset: int, size: int) -> bytes:
         if self._descriptor < 0:

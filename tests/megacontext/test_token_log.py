@@ -399,6 +399,7 @@ def test_what_was_flushed_survives_the_process_without_a_sync(tmp_path, monkeypa
 def test_a_log_that_cannot_be_read_says_so(tmp_path, monkeypatch):
     written(tmp_path / "log")
     log = opened(tmp_path / "log")
+    assert log.tokens(0, len(log)) == ALL  # as opening read them; from then on the file is asked
 
     def fail(*_: object) -> bytes:
         raise OSError(5, "Input/output error")

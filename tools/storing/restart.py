@@ -83,7 +83,7 @@ def _resident(there: Open, before: MemoryUse | None, after: MemoryUse | None) ->
     scorer: Any = cache.scorer
     named = {
         "tokens": 4 * len(cache.tree),
-        "log": 16 * there.session.log.recovered.frames,
+        "log": there.session.log.nbytes,
         "turns": deep_size(there.session.turns),
         "context": deep_size((cache.context.entries, cache.context.since)),
         "lexical": scorer.lexical.nbytes,
