@@ -16,7 +16,8 @@ from megacontext.focus.sketch import GROUP, Sketcher
 from megacontext.tree.ctx_format import MEANS, Geometry
 from megacontext.tree.frame_file import FrameFile
 
-LOOKED_AT = 512 * 1152  # levels that are looked at closely: a few hundred vectors, or all where these are small
+LOOKED_AT = 512 * 1152  # levels that are looked at closely: of 512 vectors, of more where these are small
+MOST_LOOKED_AT = 4096  # vectors
 MERGED = 8  # pieces that are put together
 
 
@@ -98,7 +99,7 @@ class MeanStore:
     def _candidates(self, asked: np.ndarray, known: int) -> list[tuple[int, np.ndarray]]:
         """(piece, which of its vectors): all if they are few, else those with the most signs of `asked`."""
         counts = [int(np.searchsorted(_blocks(numbers), known)) for numbers, _ in self._pieces]
-        most = LOOKED_AT // self._sketcher.levels
+        most = min(LOOKED_AT // self._sketcher.levels, MOST_LOOKED_AT)
         if sum(counts) <= most:
             return [(piece, np.arange(count)) for piece, count in enumerate(counts) if count]
         differing = [self._sketcher.differing_signs(data, asked) for _, data in self._pieces]

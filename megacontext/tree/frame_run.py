@@ -97,6 +97,8 @@ def _prefix(good: np.ndarray) -> int:
 
 def _ranges(words: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """words[start : start + count] of all, one after the other."""
+    if counts.sum() > SHORT * len(counts):  # long ones are copied faster each by itself
+        return np.concatenate([words[start : start + n] for start, n in zip(starts, counts, strict=True)])
     before = np.cumsum(counts) - counts
     return words[np.repeat(starts - before, counts) + np.arange(counts.sum())]
 
