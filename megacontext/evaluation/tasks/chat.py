@@ -7,12 +7,13 @@ of the answer share as few words with the statement as they can: what must be fo
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from megacontext.evaluation.steps import Ask, Range, Read, Step
 from megacontext.evaluation.tasks.base import Library, Task
 from megacontext.evaluation.tasks.chat_facts import KINDS, Kind
+from megacontext.evaluation.tasks.told import nth
 from megacontext.turns import words_of
 
 THANKS = "Thanks for telling me."
@@ -24,7 +25,8 @@ class ChatRecall(Task):
     """`facts` facts of different kinds, a document before each and one after the last.
 
     So no fact lies in the first block or among the last tokens, which every memory shows. tokens: about the
-    history's length; documents are scaled to it. choices: answers to choose from.
+    history's length; documents are scaled to it. choices: answers to choose from. Groups: questions by number. Scores
+    8 answers of 1 or 2 tokens for each question of 25 tokens.
     """
 
     name: str = "chat_recall"
@@ -41,7 +43,8 @@ class ChatRecall(Task):
         read, places = self._history(library, draw, told, seed)
         cast = zip(kinds, options, answers, places, strict=True)
         asks = [self._ask(library, kind, words, answer, place) for kind, words, answer, place in cast]
-        return [read, *draw.sample(asks, len(asks))]
+        asked = draw.sample(asks, len(asks))
+        return [read, *(replace(one, groups=(nth(number),)) for number, one in enumerate(asked, 1))]
 
     def _history(self, library: Library, draw: random.Random, told: list[str], seed: int) -> tuple[Read, list[Range]]:
         """The conversation so far, and where each fact's turn stands in it."""

@@ -9,8 +9,6 @@ from megacontext.errors import ConfigError
 from megacontext.evaluation.steps import Continue, Read, Step
 from megacontext.evaluation.tasks.base import Library, Task
 
-DOCUMENTS = 3  # that plain_text takes, spread over all there are
-
 
 @dataclass(frozen=True)
 class CopyAtDistance(Task):
@@ -34,9 +32,9 @@ class CopyAtDistance(Task):
 
 @dataclass(frozen=True)
 class PlainText(Task):
-    """The last `scored` of `tokens` tokens of one document; the seed says which document.
+    """The last `scored` of `tokens` tokens of one document; the seed says which of `documents`, spread over all.
 
-    Nothing in running text says which blocks are the right ones, so there is no oracle.
+    Groups: the document. Nothing in running text says which blocks are the right ones, so there is no oracle.
     """
 
     has_sources: ClassVar[bool] = False
@@ -44,20 +42,30 @@ class PlainText(Task):
     name: str = "plain_text"
     tokens: int = 6144
     scored: int = 1024
+    documents: int = 3
 
     def steps(self, library: Library, seed: int) -> list[Step]:
-        documents = list(library.documents)
-        if self.private:
-            self.drawing(0).shuffle(documents)
-        turn, place = divmod(seed, DOCUMENTS)
-        document = documents[(place * max(len(documents) // DOCUMENTS, 1) + turn) % len(documents)]
-        ids = library.ids(document)
-        if len(ids) < self.tokens or self.tokens <= self.scored:
-            raise ConfigError(
-                f"{self.name}: {document.title!r} has {len(ids)} tokens; the task takes {self.tokens} of it, the last "
-                f"{self.scored} to be scored: give longer texts, or other tokens"
-            )
-        room = len(ids) - self.tokens
-        start = self.drawing(seed).randint(0, room) if self.private else room // 2
-        text = ids[start : start + self.tokens]
-        return [Read(text[: -self.scored]), Continue(text[-self.scored :])]
+        title, text = excerpt(library, self, seed, self.documents, self.scored)
+        last = Continue(text[-self.scored :], groups=[(f"document {title}",)] * self.scored)
+        return [Read(text[: -self.scored]), last]
+
+
+def excerpt(library: Library, task: Task, seed: int, documents: int, scored: int) -> tuple[str, list[int]]:
+    """`task.tokens` tokens from the middle of a document, and its title. documents: how many seeds take different ones.
+
+    With a private word, another document and another place in it. Raises ConfigError if it is too short.
+    """
+    order = list(library.documents)
+    if task.private:
+        task.drawing(0).shuffle(order)
+    turn, place = divmod(seed, documents)
+    document = order[(place * max(len(order) // documents, 1) + turn) % len(order)]
+    ids = library.ids(document)
+    if len(ids) < task.tokens or task.tokens <= scored:
+        raise ConfigError(
+            f"{task.name}: {document.title!r} has {len(ids)} tokens; the task takes {task.tokens} of it, the last "
+            f"{scored} to be scored: give longer texts, or other tokens"
+        )
+    room = len(ids) - task.tokens
+    start = task.drawing(seed).randint(0, room) if task.private else room // 2
+    return document.title, ids[start : start + task.tokens]
