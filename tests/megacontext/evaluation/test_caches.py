@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from toy_evaluation import ToyText
 
 from megacontext.baselines.registry import METHODS, TRIALS
 from megacontext.config import MemoryConfig
@@ -42,7 +43,7 @@ def test_a_setting_that_is_not_there_is_named(name):
 
 @pytest.mark.parametrize("name", CACHES)
 def test_every_name_makes_an_empty_memory(name):
-    contender = make_contender(name, toy_model("G4", sequence_len=1024).spec, MEMORY)
+    contender = make_contender(name, toy_model("G4", sequence_len=1024).spec, MEMORY, text=ToyText())
     assert contender.cache.length == 0
     assert contender.stride >= 1
     assert (contender.budget is None) == (name == "full")
