@@ -32,6 +32,9 @@ class Page(NamedTuple):
         return self.keys.untyped_storage().nbytes() + self.values.untyped_storage().nbytes()
 
 
+Layers = list[tuple[Tensor, ...]]  # (1, Hk, n, d) views of the arena, without a copy, for each of its layers
+
+
 class Arena:
     """Slots, their positions, and who may be seen. Knows nothing of spans, levels or focus."""
 
@@ -45,6 +48,7 @@ class Arena:
         self.position = np.zeros(capacity, np.int64)
         self.rotation.reserve(capacity)
         self.visible = np.zeros(capacity, bool)  # the same as `hidden`, for bookkeeping without touching tensors
+        self._seen: tuple[int, Layers] = -1, []  # kept from pass to pass
         self._free = [_Runs(range(frames)), _Runs(range(frames, capacity))]
 
     @property
@@ -107,6 +111,18 @@ class Arena:
         at = slice(slots.start, slots.stop)
         return Page(self.raw[:, 0, :, at].clone(), self.values[:, 0, :, at].clone())
 
+    def places(self, slots: Slots) -> Layers:
+        """raw, keys and values in `slots`, for a pass to write: found at once, which is cheaper than layer by layer."""
+        parts = (t[:, :, :, slots.start : slots.stop] for t in (self.raw, self.keys, self.values))
+        return list(zip(*(part.unbind() for part in parts), strict=True))
+
+    def seen(self, reach: int) -> Layers:
+        """keys and values of the first `reach` slots."""
+        if self._seen[0] != reach:
+            parts = (t[:, :, :, :reach] for t in (self.keys, self.values))
+            self._seen = reach, list(zip(*(part.unbind() for part in parts), strict=True))
+        return self._seen[1]
+
     def frame_bytes(self, slots: int) -> int:
         """Bytes that a swap of `slots` slots copies: raw keys, rotated keys, values."""
         return 3 * slots * self.raw[:, :, :, 0].numel() * self.raw.element_size()
@@ -134,6 +150,7 @@ class Arena:
         tensors = {name: getattr(self, name).clone() for name in ("raw", "keys", "values", "hidden")}
         arrays = {"position": self.position.copy(), "visible": self.visible.copy()}
         twin.__dict__ = {**self.__dict__, **tensors, **arrays, "_free": [runs.copy() for runs in self._free]}
+        twin._seen = -1, []
         return twin
 
 

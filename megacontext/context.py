@@ -8,7 +8,7 @@ A breach raises LawError; nothing heals itself. Integers only; nothing here know
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -36,8 +36,9 @@ class Collapse(NamedTuple):
 Edit = Expand | Collapse
 
 
-def _start(entry: Span) -> int:
-    return entry.start
+def _covering(entries: Sequence[Span], position: int) -> int:
+    """Index of the last entry that starts at `position` or before it; -1: none does. Spans compare by their start."""
+    return bisect_left(entries, (position + 1,)) - 1
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class WorkingContext:
         """Index of the entry that covers the token at `position`. Raises IndexError outside the entries."""
         if not 0 <= position < self.sealed:
             raise IndexError(f"token {position} is in no entry (they cover 0 to {self.sealed})")
-        return bisect_right(self.entries, position, key=_start) - 1
+        return _covering(self.entries, position)
 
     def covering(self, position: int) -> Span:
         """The entry that covers the token at `position`."""
@@ -155,7 +156,7 @@ class WorkingContext:
         span = edit.span
         if not 0 < span.level <= self.levels or not self.grid.on_grid(span):
             raise LawError(f"L3: {span} is no gist of the grid with {self.levels} levels")
-        at = bisect_right(entries, span.start, key=_start) - 1
+        at = _covering(entries, span.start)
         if isinstance(edit, Expand):
             if at < 0 or entries[at] != span:
                 raise LawError(f"cannot expand {span}: it is not in view")

@@ -17,14 +17,15 @@ from nanochat.hook import KVView, ModelSpec
 class Ring:
     """One layer's rows. window: row i sees row j iff 0 <= i - j <= window.
 
-    spare: rows kept beyond the window, so that as many of the newest can be computed again.
+    spare: rows kept beyond the window, so that as many of the newest can be computed again. least: rows it must keep
+    when the newest are forgotten, since those before its first are gone.
     """
 
     def __init__(self, spec: ModelSpec, window: int, spare: int = 256) -> None:
         self.window, self.spare, self.rotation = window, spare, spec.rotation
         shape = (1, spec.kv_heads, 2 * window + 2 * self.spare, spec.head_dim)
         self.raw, self.keys, self.values = (torch.zeros(shape, dtype=spec.dtype, device=spec.device) for _ in range(3))
-        self.length = 0
+        self.length = self.least = 0
 
     @property
     def nbytes(self) -> int:
@@ -61,6 +62,8 @@ class Ring:
         if self.length + rows <= capacity:
             return
         keep = min(self.window + self.spare, self.length)
+        if keep < self.length:
+            self.least = self.window
         size = max(capacity, keep + rows)
         for name in ("raw", "values", "keys"):
             old = getattr(self, name)
@@ -73,9 +76,9 @@ class Ring:
             self.keys[:, :, :keep] = self.rotation.rotate(self.raw[:, :, :keep], angles)
 
     def truncate(self, rows: int) -> None:
-        """Forget the newest `rows` rows. Raises ValueError for more than there are."""
-        if rows > self.length:
-            raise ValueError(f"cannot forget {rows} rows of {self.length}")
+        """Forget the newest `rows` rows. Raises ValueError for more than there are, or than the next row can miss."""
+        if self.length - rows < self.least:
+            raise ValueError(f"cannot forget {rows} rows of {self.length}: {self.least} must stay")
         self.length -= rows
 
     def state(self) -> dict[str, Any]:
@@ -85,6 +88,7 @@ class Ring:
         return {
             "length": self.length,
             "low": low,
+            "least": max(self.least, low + self.window if low else 0),
             "size": self.raw.shape[2],
             "raw": self.raw[:, :, rows],
             "values": self.values[:, :, rows],
@@ -98,7 +102,7 @@ class Ring:
             raise ValueError(f"a ring of {rows} rows cannot stand at [{low}, {length}) of {size}")
         shape = (*self.raw.shape[:2], size, self.raw.shape[3])
         self.raw, self.keys, self.values = (self.raw.new_zeros(shape) for _ in range(3))
-        self.length = length
+        self.length, self.least = length, int(state.get("least", 0))
         if rows:
             self.raw[:, :, low:length], self.values[:, :, low:length] = state["raw"], state["values"]
             self.rotation.reserve(length)

@@ -9,12 +9,14 @@ Shapes: H query heads, Hk KV heads, T rows, S slots up to the last visible one, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from megacontext.arena import Slots
+from megacontext.arena import Layers, Slots
 from megacontext.focus.attention_mass import AttentionMass
 from megacontext.ring import Ring
 from megacontext.view import View
@@ -30,8 +32,8 @@ class ViewPass:
     ) -> None:
         self.spec, self.view, self.rings, self.mass = spec, view, rings, mass
         self._layer_index = {layer: i for i, layer in enumerate(spec.memory_layers)}
-        self._rows: slice | Tensor = slice(0, 0)
-        self._reach = 0
+        self._runs: list[tuple[slice, Layers]] = []  # rows of the pass, and where they go
+        self._seen: Layers = []
         self._bias: Tensor | None = None
         self._angles: Any = None
 
@@ -40,10 +42,13 @@ class ViewPass:
         arena = self.view.arena
         for run in runs:
             arena.show(run)
-        self._rows = self.view.rows_index(runs)
-        self._reach = arena.reach
-        self._bias = self.view.mask(sum(map(len, runs)), self._rows, self._reach)
-        where = arena.position[[slot for run in runs for slot in run]]
+        rows = sum(map(len, runs))
+        reach = arena.reach
+        self._bias = self.view.mask(rows, self.view.rows_index(runs), reach)
+        ends = list(accumulate(map(len, runs)))
+        self._runs = [(slice(end - len(run), end), arena.places(run)) for end, run in zip(ends, runs, strict=True)]
+        self._seen = arena.seen(reach)
+        where = np.concatenate([arena.position[run.start : run.stop] for run in runs])
         positions = torch.from_numpy(where).to(self.spec.device)[None]
         self._angles = self.spec.rotation.at(positions)
         return positions
@@ -53,15 +58,17 @@ class ViewPass:
         ring = self.rings.get(layer)
         if ring is not None:
             return ring.update(q, k, v)
-        at, arena, rotate = self._layer_index[layer], self.view.arena, self.spec.rotation.rotate
-        keys, values = arena.keys[at], arena.values[at]
-        arena.raw[at][:, :, self._rows] = k.to(keys.dtype)
-        keys[:, :, self._rows] = rotate(k, self._angles).to(keys.dtype)
-        values[:, :, self._rows] = v.to(values.dtype)
+        at, rotate = self._layer_index[layer], self.spec.rotation.rotate
+        new = (k, rotate(k, self._angles), v)
+        for rows, layers in self._runs:
+            parts = new if len(self._runs) == 1 else [t[:, :, rows] for t in new]
+            for place, part in zip(layers[at], parts, strict=True):
+                place.copy_(part)
         q = rotate(q, self._angles)
         if self.mass is not None:
             self.mass.note(at, q)
-        return KVView(q, keys[:, :, : self._reach], values[:, :, : self._reach], self._bias)
+        keys, values = self._seen[at]
+        return KVView(q, keys, values, self._bias)
 
     @property
     def nbytes(self) -> int:

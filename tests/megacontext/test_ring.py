@@ -65,13 +65,14 @@ def test_any_chunks_far_past_its_capacity_equal_brute_force(seed, window):
 def test_rows_that_are_taken_back_can_be_computed_again(seed):
     rng = Random(seed)
     q, k, v = rows(80)
-    expected, ring, at = brute_force(q, k, v, 6), small_ring(6, spare=5), 0
+    expected, ring, at, newest = brute_force(q, k, v, 6), small_ring(6, spare=5), 0, 0
     while at < 80:
         count = min(rng.randint(1, 9), 80 - at)
         out = feed(ring, q[:, :, at : at + count], k[:, :, at : at + count], v[:, :, at : at + count], [])
         torch.testing.assert_close(out, expected[:, at : at + count], atol=2e-5, rtol=0)
         at += count
-        back = rng.choice((0, 0, rng.randint(1, min(5, at))))
+        newest = max(newest, at)
+        back = rng.choice((0, 0, rng.randint(0, min(5 - (newest - at), at))))
         ring.truncate(back)
         at -= back
 
@@ -99,6 +100,20 @@ def test_a_copy_goes_its_own_way():
     feed(twin, q[:, :, :10], k[:, :, :10], v[:, :, :10], [])
     out = feed(ring, q[:, :, 10:], k[:, :, 10:], v[:, :, 10:], [])
     torch.testing.assert_close(out, brute_force(q, k, v, 5)[:, 10:], atol=2e-5, rtol=0)
+
+
+def test_rows_whose_window_is_gone_are_not_given_up_to():
+    ring = small_ring(5, spare=4)
+    q, k, v = rows(40)
+    feed(ring, q, k, v, list(range(1, 40)))
+    room = ring.length - ring.window
+    with pytest.raises(ValueError, match="5 must stay"):
+        ring.truncate(room + 1)
+    twin = small_ring(5, spare=4)
+    twin.restore(ring.state())
+    with pytest.raises(ValueError, match="must stay"):
+        twin.truncate(room + 1)
+    ring.truncate(4)
 
 
 def test_more_than_it_keeps_cannot_be_taken_back():
