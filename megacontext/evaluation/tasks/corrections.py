@@ -21,8 +21,8 @@ ASKED = "\n\nQuestion: What does {1} say about the {0}?\nAnswer: {1} says that t
 class Corrected(Task):
     """`facts` words told; a third are changed later, a third twice. The newest is right, the older are choices too.
 
-    All are told before the first change, and changed before the first second change. Groups: "changed 0 times" ...
-    Reads 6,000 tokens and 9 questions of 27 tokens; one token is scored of each.
+    All are told before the first change, and changed before the first second change. Groups: "never changed",
+    "changed once", "changed twice". Reads 6,000 tokens and 9 questions of 27 tokens; one token is scored of each.
     """
 
     name: str = "recall_corrected"
@@ -43,7 +43,7 @@ class Corrected(Task):
             *old, right = words[which]
             rest = others(draw, [*chain.from_iterable(words)], words[which], self.choices - len(words[which]))
             question, source = QUESTION.format(names[which]), places_of[which, len(old)]
-            group = (f"changed {len(old)} times",)
+            group = (("never changed", "changed once", "changed twice")[len(old)],)
             asks.append(ask(library, draw, question, right, [*old, *rest], [source], groups=group))
         return [read, *asks]
 

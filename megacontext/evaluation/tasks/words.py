@@ -31,7 +31,3 @@ OBJECTS = "apple football book lamp key cup knife letter ring map hat coat phone
 HOLDERS = "box bag basket drawer bottle suitcase bucket pocket".split()
 
 BUILDINGS = "laboratory museum harbour library castle airport hospital theatre bakery palace".split()
-
-MADE_UP = (
-    "zorik talmet brunox vekal drimo quastor fenul skarvin plono jatrel wimbex horuda grestil nabok yurvan cholim"
-).split()

@@ -102,6 +102,11 @@ def test_an_oracle_is_told_of_every_source(model) -> None:
     assert told[11] == [(8, 10)]
 
 
+def test_nobody_but_an_oracle_hears_of_sources(model) -> None:
+    hints = {name: make_contender(name, model.spec, MEMORY, text=ToyText()).hint for name in CACHES}
+    assert {name for name, hint in hints.items() if hint is not None} == {name for name in CACHES if "oracle" in name}
+
+
 def test_an_oracle_shows_the_blocks_of_its_hint_when_the_prompt_ends(model) -> None:
     contender = make_contender("oracle", model.spec, MEMORY)
     ask = Ask(toy_tokens(9, seed=1), CANDIDATES, 1, [(40, 52)], stay=True)
