@@ -19,6 +19,8 @@ from megacontext.span import Grid, Span
 from megacontext.telemetry import events
 from megacontext.telemetry.events import Event, MemoryOpened, RunStart, Tick
 
+MOST_BLOCKS = 1 << 14  # that enter history between two tick lines; real ones have hundreds
+
 
 class ViewAt(NamedTuple):
     """The view after a tick line. In a sum of ticks `context.since` is right for the edits that lasted beyond it."""
@@ -99,6 +101,8 @@ def follow(context: WorkingContext, edits: Sequence[events.Expand | events.Colla
 def _grown(context: WorkingContext, history: int, now: int) -> WorkingContext:
     """`context` with the tokens that came since, whole blocks sealed."""
     missing = history - context.history
+    if missing > MOST_BLOCKS * context.grid.block:
+        raise LawError(f"{missing:,} tokens came at once")
     grown = context.grow(missing) if missing >= 0 else context.shrink(-missing)
     while grown.tail >= grown.grid.block:
         grown = grown.seal(now)

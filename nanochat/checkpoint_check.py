@@ -60,6 +60,9 @@ def config_of(meta: Mapping[str, Any], state: Mapping[str, Tensor], where: str) 
     for name in numbers:
         if name in values and (type(values[name]) is not int or values[name] <= 0):
             raise ValueError(f"{where}: model_config.{name} must be a positive integer, got {values[name]!r}")
+    pattern = values.get("window_pattern", "L")
+    if not isinstance(pattern, str) or not pattern or set(pattern.upper()) - {"S", "L"}:
+        raise ValueError(f"{where}: model_config.window_pattern must be made of S and L, got {pattern!r}")
     config = GPTConfig.from_dict({"window_pattern": "L", **values})
     layers = sum(name.endswith(".attn.c_q.weight") for name in state)
     if layers != config.n_layer:
@@ -86,6 +89,8 @@ def empty_model(config: GPTConfig, state: Mapping[str, Tensor], generation: Gene
         raise ValueError(
             f"{where}: 'transformer.wte.weight' has {wte.shape[0]} rows, vocab_size is {config.vocab_size}"
         )
+    if wte.shape[1] != config.n_embd:  # checked here, so that a wrong number builds no giant model
+        raise ValueError(f"{where}: 'transformer.wte.weight' is {wte.shape[1]} wide, n_embd is {config.n_embd}")
     with torch.device("meta"):
         return GPT(config, pad_vocab_size_to=wte.shape[0], generation=generation)
 

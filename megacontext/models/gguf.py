@@ -119,11 +119,14 @@ class GGUFFile:
     def tensor(self, name: str) -> Tensor:
         """Dequantised to float32, under transformers' name and in transformers' order of rows."""
         weight = self._dequantised(ggml_name(name), self._info(name))
+        heads = 0
         if ".self_attn.q_proj." in name:
-            return unpermute(weight, self.config.heads)
-        if ".self_attn.k_proj." in name:
-            return unpermute(weight, self.config.kv_heads)
-        return weight
+            heads = self.config.heads
+        elif ".self_attn.k_proj." in name:
+            heads = self.config.kv_heads
+        if heads and weight.shape[0] % (2 * heads):
+            raise ModelFileError(f"{self.path}: {ggml_name(name)} has {weight.shape[0]} rows for {heads} heads")
+        return unpermute(weight, heads) if heads else weight
 
     def _dequantised(self, name: str, info: TensorInfo) -> Tensor:
         from gguf.constants import GGMLQuantizationType

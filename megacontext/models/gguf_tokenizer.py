@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tokenizers.pre_tokenizers import PreTokenizer
 
 CONTROL, UNKNOWN, USER_DEFINED, BYTE = 3, 2, 4, 6  # tokenizer.ggml.token_type
+LONGEST_PIECE = 512  # characters of a SentencePiece token: real ones have some dozens, and all ways to cut it are tried
+SENTENCEPIECE: dict[str, Any] = {"fuse_unk": True, "byte_fallback": True}
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -41,6 +43,7 @@ PATTERNS = {
 
 def build_tokenizer(metadata: Mapping[str, Any], path: object) -> Tokenizer:
     """metadata: the file's. Raises ConfigError for a kind that is not supported, ModelFileError for a damaged one."""
+    _check_ids(metadata, path)
     kind = metadata.get("tokenizer.ggml.model")
     if kind == "gpt2":
         tokenizer = _byte_level(metadata, path)
@@ -50,6 +53,18 @@ def build_tokenizer(metadata: Mapping[str, Any], path: object) -> Tokenizer:
         raise ConfigError(f"{path}: tokenizer model {kind!r} is not supported; 'gpt2' and 'llama' are")
     _add_specials(tokenizer, metadata, path)
     return tokenizer
+
+
+def _check_ids(metadata: Mapping[str, Any], path: object) -> None:
+    """Raises ModelFileError unless types are numbers and named tokens are tokens."""
+    count = len(_strings(metadata, "tokens", path))
+    types = metadata.get("tokenizer.ggml.token_type", [])
+    if not isinstance(types, list) or len(types) > count or not all(type(kind) is int for kind in types):
+        raise ModelFileError(f"{path}: tokenizer.ggml.token_type must hold one number for each of {count} tokens")
+    for key, value in metadata.items():
+        named = key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
+        if named and (type(value) is not int or not 0 <= value < count):
+            raise ModelFileError(f"{path}: {key} is {value!r}; it must be one of the {count} tokens")
 
 
 def special_ids(metadata: Mapping[str, Any]) -> set[int]:
@@ -120,13 +135,14 @@ def _sentencepiece(metadata: Mapping[str, Any], path: object) -> Tokenizer:
 
     tokens = _strings(metadata, "tokens", path)
     scores = metadata.get("tokenizer.ggml.scores")
-    if not isinstance(scores, list) or len(scores) != len(tokens):
+    if not tokens or not isinstance(scores, list) or [type(score) for score in scores] != [float] * len(tokens):
         raise ModelFileError(f"{path}: tokenizer.ggml.scores must hold one score for each of {len(tokens)} tokens")
+    if (longest := max(map(len, tokens))) > LONGEST_PIECE:
+        raise ModelFileError(f"{path}: a token of {longest:,} characters; {LONGEST_PIECE} are possible")
     vocabulary = {token: i for i, token in enumerate(tokens)}
     unknown = tokens[metadata.get("tokenizer.ggml.unknown_token_id", 0)]
     merges = _merges_of_scores(vocabulary, scores)
-    bpe = models.BPE(vocab=vocabulary, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
-    tokenizer = Tokenizer(bpe)
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token=unknown, **SENTENCEPIECE))
     prefix = [normalizers.Prepend("▁")] if metadata.get("tokenizer.ggml.add_space_prefix", True) else []
     tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", "▁")])
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
@@ -151,8 +167,6 @@ def _add_specials(tokenizer: Tokenizer, metadata: Mapping[str, Any], path: objec
 
     tokens = _strings(metadata, "tokens", path)
     wanted = special_ids(metadata)
-    if not all(isinstance(i, int) and 0 <= i < len(tokens) for i in wanted):
-        raise ModelFileError(f"{path}: a special token's id lies outside the vocabulary of {len(tokens)}")
     tokenizer.add_special_tokens([AddedToken(tokens[i], special=True, normalized=False) for i in sorted(wanted)])
     types = metadata.get("tokenizer.ggml.token_type", [])
     plain = [tokens[i] for i, kind in enumerate(types) if kind == USER_DEFINED and i not in wanted]

@@ -133,8 +133,9 @@ def test_a_run_that_goes_on_needs_the_view_that_an_earlier_one_kept() -> None:
         [FOLD, FOLD, Tick(tick=3, history_tokens=14)],
         [Tick(tick=3, history_tokens=14, lod_counts={0: 2, 1: 1})],
         [Tick(tick=3, history_tokens=14), Tick(tick=4, history_tokens=3)],
+        [Tick(tick=3, history_tokens=14), Tick(tick=4, history_tokens=1 << 31)],
     ],
-    ids=["an edit twice", "an edit missing", "history shrinks"],
+    ids=["an edit twice", "an edit missing", "history shrinks", "history leaps"],
 )
 def test_events_that_do_not_fit_are_refused(lines: list[Event]) -> None:
     with pytest.raises(MegaContextError, match=r"do not fit together at tick [34]: .*validate_log"):

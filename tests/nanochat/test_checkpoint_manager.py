@@ -264,6 +264,8 @@ def test_weights_that_do_not_fit_are_refused_by_key(base, change, complaint):
         ({"model_config": {**SIZES, "rotary": 1}}, "unknown model_config key 'rotary'; known are sequence_len"),
         ({"model_config": {**SIZES, "n_layer": 10**9}}, "n_layer is 1000000000, the weights have 2 layers"),
         ({"model_config": {**SIZES, "n_embd": "64"}}, "n_embd must be a positive integer, got '64'"),
+        ({"model_config": {**SIZES, "n_embd": 1 << 31}}, "is 64 wide, n_embd is 2147483648"),
+        ({"model_config": {**SIZES, "window_pattern": 16}}, "window_pattern must be made of S and L, got 16"),
         ({"model_config": {**SIZES, "vocab_size": 299}}, "size 300 does not match model config vocab size 299"),
         ({"generation": "G0"}, "is no G0 checkpoint: unexpected"),
     ],

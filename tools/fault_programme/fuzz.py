@@ -17,9 +17,13 @@ from pathlib import Path
 from random import Random
 
 from tools.fault_programme import forks
+from tools.fault_programme.fuzz_gguf import gguf_targets
+from tools.fault_programme.fuzz_inspection import inspection_targets
 from tools.fault_programme.fuzz_memory import memory_targets
-from tools.fault_programme.fuzz_models import other_targets
+from tools.fault_programme.fuzz_models import model_targets
+from tools.fault_programme.fuzz_nanochat import nanochat_targets
 from tools.fault_programme.fuzz_target import Target
+from tools.fault_programme.fuzz_texts import text_targets
 from tools.fault_programme.mutate import mutated, mutated_json
 from tools.fault_programme.row import Outcome, Plan
 
@@ -45,7 +49,11 @@ def run(plan: Plan) -> Outcome:
 
 def targets(folder: Path) -> Iterator[Target]:
     yield from memory_targets(folder)
-    yield from other_targets(folder)
+    yield from inspection_targets(folder)
+    yield from text_targets(folder)
+    yield from gguf_targets(folder)
+    yield from model_targets(folder)
+    yield from nanochat_targets(folder)
 
 
 def inputs(target: Target, seed: int) -> Iterator[bytes]:
@@ -74,25 +82,35 @@ def _fuzzed(target: Target, count: int, seed: int) -> str:
 
 
 def _feed(target: Target, count: int, seed: int, shared: mmap.mmap, out: int) -> None:
-    """All inputs, up to the first that goes wrong: that is told."""
+    """The seeds, which must be taken, then all inputs, up to the first that goes wrong: that is told."""
     _limit_memory()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     warnings.simplefilter("ignore")  # libraries wonder about what they are given
-    for at, data in zip(range(count), inputs(target, seed), strict=False):
+    signal.alarm(MOST_WAIT)
+    told = next(filter(None, (_wrong(target, data, ()) for data in target.seeds)), "")
+    for at, data in zip(range(0 if told else count), inputs(target, seed), strict=False):
         if at % 100 == 0:
             signal.alarm(MOST_WAIT)
         shared[: _AT.size] = _AT.pack(at)
         started = time.process_time()
-        try:
-            target.parse(data)
-        except target.allowed:
-            pass
-        except BaseException as error:
-            os.write(out, f"{type(error).__name__}: {error} for {data[:200]!r}".encode(errors="replace"))
-            return
-        if time.process_time() - started > MOST_SECONDS:
-            os.write(out, f"{time.process_time() - started:.1f} s for {data[:200]!r}".encode())
-            return
+        told = _wrong(target, data, target.allowed)
+        took = time.process_time() - started
+        if not told and took > MOST_SECONDS:
+            told = f"{took:.1f} s for {data[:200]!r}"
+        if told:
+            break
+    os.write(out, told.encode(errors="replace"))
+
+
+def _wrong(target: Target, data: bytes, allowed: tuple[type[BaseException], ...]) -> str:
+    """What a parser does with an input that it may not do, or ""."""
+    try:
+        target.parse(data)
+    except allowed:
+        pass
+    except BaseException as error:
+        return f"{type(error).__name__}: {error} for {data[:200]!r}"
+    return ""
 
 
 def _limit_memory() -> None:

@@ -59,10 +59,9 @@ def page_codec() -> Target:
     page = Page(*torch.randn(2, 2, 1, 4, 8, generator=torch.Generator().manual_seed(0)))
 
     def parse(data: bytes) -> None:
-        for codec in codecs:
-            if len(data) == codec.nbytes:  # anything else is refused, see below
-                codec.decode(data)
-        codecs[len(data) % 3].decode(data)
+        fitting = [codec for codec in codecs if len(data) == codec.nbytes]
+        for codec in fitting or [codecs[len(data) % 3]]:  # which refuses it
+            codec.decode(data)
 
     return Target("page codec", [codec.encode(page) for codec in codecs], parse, (ValueError,))
 
@@ -96,10 +95,11 @@ def kept_state(folder: Path) -> Target:
     def parse(data: bytes) -> None:
         path.write_bytes(data)
         cache.reset()
-        if files.bring_back(cache, tokens, loaded.model):
-            assert cache.length == 0
+        files.bring_back(cache, tokens, loaded.model)
+        assert cache.length <= len(tokens)
+        cache.context.check()
 
-    return Target("kept state", [seed], parse, (), (), _sealed_snapshot, share=0.05, tree=STATE)
+    return Target("kept state", [seed], parse, (), (), _sealed_snapshot, share=0.1, tree=STATE)
 
 
 def _sealed_snapshot(data: bytes) -> bytes:

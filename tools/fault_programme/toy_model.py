@@ -31,10 +31,8 @@ def write_model(folder: Path, seed: int = 0) -> None:
 
 def write_texts(folder: Path) -> None:
     """config.json, tokenizer.json, tokenizer_config.json: ids are bytes, then the specials."""
-    from megacontext.models.text import BYTE_OF
-
     folder.mkdir(parents=True, exist_ok=True)
-    letters = [*sorted(BYTE_OF, key=lambda letter: BYTE_OF[letter]), *SPECIALS]
+    letters = tokenizer_letters()
     files: dict[str, Any] = {
         "config.json": config(len(letters)),
         "tokenizer.json": tokenizer(letters),
@@ -42,6 +40,13 @@ def write_texts(folder: Path) -> None:
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
+
+
+def tokenizer_letters() -> list[str]:
+    """By id: the letters that stand for bytes, then the specials."""
+    from megacontext.models.text import BYTE_OF
+
+    return [*sorted(BYTE_OF, key=lambda letter: BYTE_OF[letter]), *SPECIALS]
 
 
 def config(vocab: int) -> dict[str, object]:
