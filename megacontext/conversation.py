@@ -34,7 +34,9 @@ Sampler = Callable[["Tensor"], int]  # logits (1, V) -> id
 
 
 class Resumed(NamedTuple):
-    """tokens: of the log. kept: how many of these needed no reading. why: what kept could not be used, or ""."""
+    """tokens: of the log. kept: how many of these needed no reading. why: the newest kept state could not be used, or
+    ""; then `kept` is what an earlier one had read.
+    """
 
     tokens: int
     kept: int
@@ -233,11 +235,11 @@ class Conversation:
         except StoreError as error:
             self._note_failure(error)
 
-    def _keep_memory(self) -> None:
-        """The memory's state, and what failed to be written of it."""
+    def _keep_memory(self, *, turn_end: bool = False) -> None:
+        """The memory's state, and what failed to be written of it. turn_end: the log is durable."""
         if self._files is None or self._torn:
             return
-        self._files.keep(self.cache)
+        self._files.keep(self.cache, turn_end=turn_end)
         failure = self._files.failure_of(self.cache)
         if failure is not None:
             self._note_failure(failure)
@@ -269,7 +271,7 @@ class Conversation:
         if reply.generated:
             self.log.add_turn("assistant", len(self.log) - reply.generated, len(self.log))
         self._sync()
-        self._keep_memory()
+        self._keep_memory(turn_end=self.store_failure is None)
         self._turn += 1
         times: dict[str, Any] = reply.timer.figures()
         event = Turn(

@@ -3,7 +3,8 @@
     <session>/pages.ctx    the blocks' pages                (page_file, page_store)
               gists-N.ctx  the gists of level N             (gist_store)
               means.ctx    vectors of the semantic scorer   (focus/mean_store)
-              view.snap    where everything stands          (snapshot)
+              view.snap    where everything stands          (kept_states, snapshot)
+              turn.snap    where it stood at a turn's end
 
 A file that another model, number format or setting made is set aside by deleting it: `made_anew` says which and why.
 Kept states are written when the tokens and the pages they speak of are there, so that a crash between loses neither,
@@ -26,13 +27,15 @@ from megacontext.tree import snapshot
 from megacontext.tree.ctx_format import Geometry
 from megacontext.tree.frame_file import FrameFile
 from megacontext.tree.gist_store import GistFile, GistStore
+from megacontext.tree.kept_states import KeptStates
 from megacontext.tree.memory_log import MemoryLog
 from megacontext.tree.page_codec import PageCodec, PageShape
 from megacontext.tree.page_file import PageFile, geometry_of
 from megacontext.tree.page_store import PageStore
 from nanochat.hook import BaseModel, ModelSpec
 
-PAGES_NAME, MEANS_NAME, VIEW_NAME = "pages.ctx", "means.ctx", "view.snap"
+PAGES_NAME, MEANS_NAME = "pages.ctx", "means.ctx"
+VIEW_NAME, TURN_NAME = "view.snap", "turn.snap"
 
 
 @runtime_checkable
@@ -66,6 +69,7 @@ class MemoryFiles:
         self, folder: Path | None, spec: ModelSpec, block: int, config: PagesConfig, *, log: MemoryLog | None = None
     ) -> None:
         self.folder, self.config, self.log = folder, config, log
+        self._states = None if folder is None else KeptStates(folder / VIEW_NAME, folder / TURN_NAME)
         self._summed, self._sum = 0, 0  # crc32 of so many of the log's tokens
         self.made_anew: list[tuple[str, str]] = []
         self._fingerprint = spec.fingerprint
@@ -112,22 +116,23 @@ class MemoryFiles:
 
     # --- keeping ---
 
-    def keep(self, memory: object) -> None:
+    def keep(self, memory: object, *, turn_end: bool = False) -> None:
         """Write a memory's state, once its pages are on disk, without waiting for that. A newer one replaces it.
 
-        A plain cache has nothing to keep.
+        turn_end: its tokens are durable, so it is what a power cut leaves. A plain cache has nothing to keep.
         """
-        if self.folder is None or not isinstance(memory, Keepable) or not memory.can_be_kept:
+        states = self._states
+        if states is None or not isinstance(memory, Keepable) or not memory.can_be_kept:
             return
-        state = memory.state()
+        state = {**memory.state(), "turn_end": turn_end}
         if self.log is not None:
             try:
                 self.log.flush()
                 state["tokens"] = self._sum_of(int(state["length"]))
             except StoreError:
                 return  # the log tells at its next sync
-        path, data = self.folder / VIEW_NAME, snapshot.pack(state, memory.fingerprint)
-        self.pages.afterwards(lambda: snapshot.write(path, data))
+        data = snapshot.pack(state, memory.fingerprint)
+        self.pages.afterwards(lambda: states.write(data, turn_end=turn_end))
 
     def _sum_of(self, length: int) -> int:
         """crc32 of the log's first `length` tokens, u32 little-endian."""
@@ -145,13 +150,26 @@ class MemoryFiles:
     def bring_back(self, memory: object, tokens: Sequence[int] | np.ndarray, model: BaseModel) -> str:
         """Let an empty memory stand where it was kept; `tokens` is the whole log, the rest is the caller's to feed.
 
-        Returns "" or why it could not be; the memory is empty then.
+        Returns "" or why the newest state could not be used: then the memory stands where an earlier one says, or is
+        empty.
         """
-        if self.folder is None or not isinstance(memory, Keepable):
+        if self._states is None or not isinstance(memory, Keepable):
             return ""
-        state, why = snapshot.read(self.folder / VIEW_NAME, memory.fingerprint)
-        if state is None:
-            return why
+        first = ""
+        for name, state, why in self._states.read(memory.fingerprint):
+            if state is not None:
+                why = self._take_up(state, memory, tokens, model)
+                if not why:
+                    self._states.taken_up(name, turn_end=bool(state.get("turn_end")))
+                    break
+            self._states.refuse(name)
+            first = first or why
+        return first
+
+    def _take_up(
+        self, state: snapshot.State, memory: Keepable, tokens: Sequence[int] | np.ndarray, model: BaseModel
+    ) -> str:
+        """Returns "" or why not; the memory is empty then."""
         try:
             length = int(state["length"])
             if length > len(tokens):

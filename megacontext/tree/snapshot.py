@@ -87,13 +87,12 @@ def plain_part(payload: bytes) -> Any:
         raise ValueError(f"what it holds makes no sense: {error}") from error
 
 
-def write(path: Path, data: bytes) -> None:
-    """Replace the snapshot by what `pack` made. It survives the process; after a power cut it may be torn, which shows.
-
-    Raises StoreError when the disk fails.
+def write(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """Replace the snapshot by what `pack` made. It survives the process; after a power cut it may be torn, which shows,
+    unless it was synced. Raises StoreError when the disk fails.
     """
     try:
-        with atomic_write(path, mode=0o600, sync=False) as file:
+        with atomic_write(path, mode=0o600, sync=sync) as file:
             file.write(data)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror})") from error

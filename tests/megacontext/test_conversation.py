@@ -336,7 +336,7 @@ class KeptFiles:
     def __init__(self) -> None:
         self.kept = 0
 
-    def keep(self, memory: object) -> None:
+    def keep(self, memory: object, *, turn_end: bool = False) -> None:
         self.kept += 1
 
     def failure_of(self, memory: object) -> None:

@@ -14,7 +14,7 @@ from megacontext.config import PagesConfig
 from megacontext.errors import StoreError
 from megacontext.testing.toy import ids, run
 from megacontext.tree import snapshot
-from megacontext.tree.memory_files import VIEW_NAME, MemoryFiles
+from megacontext.tree.memory_files import TURN_NAME, VIEW_NAME, MemoryFiles
 from megacontext.tree.token_log import TokenLog
 
 MODEL = small_llama()
@@ -156,3 +156,108 @@ def test_a_state_that_makes_no_sense_is_told_and_the_memory_is_empty(tmp_path, d
     assert "makes no sense" in kept.bring_back()
     assert kept.cache.length == 0
     kept.close()
+
+
+# --- an earlier state ---
+
+
+def power_cut(folder: Path, log_bytes: int) -> None:
+    """What was not synced of the log is gone; the newest state, renamed but not synced, is there."""
+    with (folder / "tokens.log").open("r+b") as file:
+        file.truncate(log_bytes)
+
+
+def turn(kept: Kept, seed: int, count: int) -> int:
+    """Tokens, made durable, and the state of a turn's end -> bytes of the log that a power cut leaves."""
+    kept.feed(seed, count)
+    kept.log.sync()
+    kept.files.keep(kept.cache, turn_end=True)
+    kept.files.flush()
+    return (kept.files.folder / "tokens.log").stat().st_size
+
+
+def test_after_a_power_cut_only_the_tokens_since_the_turns_end_are_read_again(tmp_path):
+    kept = Kept(tmp_path)
+    turn(kept, 0, 30)
+    size = turn(kept, 1, 11)
+    kept.feed(2, 25)
+    kept.close()
+    power_cut(tmp_path, size)
+    again = Kept(tmp_path)
+    assert again.bring_back() == "it speaks of 64 tokens, the log has 41"
+    assert again.cache.length == len(again.log) == 41
+    oracle = ContextCache(MODEL.spec, small_config())
+    rng = [Random(0), Random(1)]
+    for token in [rng[0].randrange(VOCAB) for _ in range(30)] + [rng[1].randrange(VOCAB) for _ in range(11)]:
+        run(MODEL, oracle, ids(MODEL, [token]))
+        oracle.maintain(MODEL)
+    next_one = ids(MODEL, [3])
+    assert torch.equal(run(MODEL, again.cache, next_one), run(MODEL, oracle, next_one))
+    again.close()
+
+
+@pytest.mark.parametrize("damage", [b"", b"torn", None])
+def test_a_newest_state_that_is_torn_or_gone_leaves_the_earlier_one(tmp_path, damage):
+    kept = Kept(tmp_path)
+    turn(kept, 0, 30)
+    kept.feed(1, 25)
+    kept.close()
+    if damage is None:
+        (tmp_path / VIEW_NAME).unlink()
+    else:
+        (tmp_path / VIEW_NAME).write_bytes(damage)
+    again = Kept(tmp_path)
+    assert again.bring_back() == ("" if damage is None else "it is no snapshot")
+    assert again.cache.length == 30
+    again.close()
+
+
+def test_the_state_of_a_turns_end_is_synced_and_spared_by_the_next_run_too(tmp_path, monkeypatch):
+    kept, synced = Kept(tmp_path), []
+    turn(kept, 0, 30)
+    turn(kept, 1, 12)
+    kept.close()
+    assert kept_length(tmp_path / TURN_NAME) == 30
+    again = Kept(tmp_path)
+    assert again.bring_back() == ""
+    monkeypatch.setattr(snapshot, "write", Noted(snapshot.write, synced))
+    again.feed(2, 9)
+    again.files.flush()
+    assert kept_length(tmp_path / TURN_NAME) == 42
+    again.feed(3, 9)
+    again.log.sync()
+    again.files.keep(again.cache, turn_end=True)
+    again.files.flush()
+    assert kept_length(tmp_path / TURN_NAME) == 42
+    assert synced[-1] is True
+    assert not any(synced[:-1])
+    again.close()
+
+
+def test_an_earlier_state_that_is_of_no_use_is_removed(tmp_path):
+    kept = Kept(tmp_path)
+    turn(kept, 0, 30)
+    kept.feed(1, 25)
+    kept.close()
+    for name in (VIEW_NAME, TURN_NAME):
+        (tmp_path / name).write_bytes(b"torn")
+    again = Kept(tmp_path)
+    assert again.bring_back() == "it is no snapshot"
+    assert again.cache.length == 0
+    assert not (tmp_path / TURN_NAME).exists()
+    again.close()
+
+
+def kept_length(path: Path) -> int:
+    return snapshot.plain_part(snapshot.check(path.read_bytes())[1])["length"]
+
+
+class Noted:
+    """`snapshot.write`, and whether it was to sync."""
+
+    def __init__(self, write, synced: list[bool]) -> None:
+        self.write, self.synced = write, synced
+
+    def __call__(self, path: Path, data: bytes, *, sync: bool = False) -> None:
+        self.synced.append(sync)
+        self.write(path, data, sync=sync)

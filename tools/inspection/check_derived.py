@@ -1,4 +1,4 @@
-"""Checks what was derived from a session's tokens: .ctx files, view.snap, segments of the lexical index.
+"""Checks what was derived from a session's tokens: .ctx files, view.snap, turn.snap, segments of the lexical index.
 
 Reads every byte, changes none. Damage here costs time, never tokens: what is missing is made again.
 """
@@ -20,7 +20,7 @@ from megacontext.sessions.stored import open_plain
 from megacontext.tree import ctx_format as ctx
 from megacontext.tree import snapshot
 from megacontext.tree.frame_file import FrameFile
-from megacontext.tree.memory_files import VIEW_NAME
+from megacontext.tree.memory_files import TURN_NAME, VIEW_NAME
 from megacontext.tree.token_frames import DamagedHeaderError
 from tools.inspection.file_state import FileState, counted, is_strange, size_of
 
@@ -106,13 +106,17 @@ class CheckedView(NamedTuple):
     length: int = 0
 
 
-def check_view(folder: Path, ids: np.ndarray) -> CheckedView:
-    """view.snap, beside a log of these tokens."""
-    path = folder / VIEW_NAME
+def check_view(folder: Path, ids: np.ndarray, name: str = VIEW_NAME) -> CheckedView:
+    """view.snap or turn.snap, beside a log of these tokens."""
+    path = folder / name
     size = size_of(path)
     again = f"the chat reads all {counted(len(ids), 'token')} again"
+    if name == VIEW_NAME and (folder / TURN_NAME).is_file():
+        again = f"the chat goes on from {TURN_NAME}"
+    elif name == TURN_NAME:
+        again = f"it stands behind {VIEW_NAME}"
     if not path.exists() or is_strange(path):
-        return CheckedView(FileState(VIEW_NAME, "missing" if len(ids) else "ok", 0, again if len(ids) else NOTHING))
+        return CheckedView(FileState(name, "missing" if len(ids) else "ok", 0, again if len(ids) else NOTHING))
     try:
         if size > snapshot.LARGEST:
             raise ValueError("it is larger than any snapshot")
@@ -121,15 +125,15 @@ def check_view(folder: Path, ids: np.ndarray) -> CheckedView:
         state = snapshot.plain_part(payload)
         length, checksum = int(state["length"]), state.get("tokens")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return CheckedView(FileState(VIEW_NAME, "damaged", size, f"{error}: {again}", 0))
+        return CheckedView(FileState(name, "damaged", size, f"{error}: {again}", 0))
     except (OSError, StoreError) as error:
-        return CheckedView(FileState(VIEW_NAME, "damaged", size, str(error)))
+        return CheckedView(FileState(name, "damaged", size, str(error)))
     stands = f"it stands after {length:,} of {len(ids):,} tokens"
     if not 0 <= length <= len(ids):
-        return CheckedView(FileState(VIEW_NAME, "unusable", size, f"{stands}: {again}"))
+        return CheckedView(FileState(name, "unusable", size, f"{stands}: {again}"))
     if checksum not in (None, zlib.crc32(ids[:length].astype("<u4").tobytes())):
-        return CheckedView(FileState(VIEW_NAME, "unusable", size, f"it stands after other tokens: {again}"))
-    return CheckedView(FileState(VIEW_NAME, "ok", size, stands), length)
+        return CheckedView(FileState(name, "unusable", size, f"it stands after other tokens: {again}"))
+    return CheckedView(FileState(name, "ok", size, stands), length)
 
 
 def check_segment(path: Path, ids: np.ndarray) -> FileState:

@@ -13,7 +13,7 @@ import numpy as np
 
 from megacontext.errors import StoreError
 from megacontext.session import INFO_NAME, LOG_NAME, TURNS_NAME, repair_command
-from megacontext.tree.memory_files import VIEW_NAME
+from megacontext.tree.memory_files import TURN_NAME, VIEW_NAME
 from megacontext.tree.quarantine import FOLDER_NAME as QUARANTINE
 from tools.inspection.check_derived import check_ctx, check_segment, check_view, folder_size
 from tools.inspection.check_truth import check_info, check_log, check_turns
@@ -74,6 +74,8 @@ def _derived(folder: Path, info: dict[str, Any], ids: np.ndarray, read: int) -> 
             continue
         if path.name == QUARANTINE and path.is_dir():
             yield _quarantine(path)
+        elif path.name == TURN_NAME:
+            yield check_view(folder, ids, TURN_NAME).state
         elif path.suffix == ".ctx":
             yield check_ctx(path, info, read)
         elif path.name == LEXICAL and path.is_dir():

@@ -24,7 +24,7 @@ COLUMNS = {
     "resident": ("tokens", "context", "lexical", "means", "turns", "log", "others", "per_token", "opening_peak"),
     "append": ("decode_ms", "keep_ms", "keep_share", "thread_share"),
     "page_in": ("ram_p50", "ram_p95", "disk_p50", "disk_p95", "computed_p50", "computed_p95"),
-    "disk": ("per_token", "tokens.log", "pages.ctx", "means.ctx", "lexical", "view.snap"),
+    "disk": ("per_token", "tokens.log", "pages.ctx", "means.ctx", "lexical", "view.snap", "turn.snap"),
 }
 
 

@@ -20,7 +20,7 @@ from megacontext.focus.lexical_store import LexicalStore
 from megacontext.session import Session
 from megacontext.sessions.stored import read_session
 from megacontext.tree import ctx_format, legacy_ctx, snapshot
-from megacontext.tree.memory_files import MEANS_NAME, PAGES_NAME, VIEW_NAME
+from megacontext.tree.memory_files import MEANS_NAME, PAGES_NAME, TURN_NAME, VIEW_NAME
 from megacontext.tree.page_codec import PageCodec, PageShape
 from megacontext.tree.page_file import PageFile
 
@@ -156,7 +156,7 @@ def test_every_example_is_in_the_document() -> None:
 
 
 def test_names_and_numbers_in_the_text_are_those_of_the_code() -> None:
-    for name in (PAGES_NAME, MEANS_NAME, VIEW_NAME):
+    for name in (PAGES_NAME, MEANS_NAME, VIEW_NAME, TURN_NAME):
         assert f"`{name}`" in TEXT
     listed = dict(re.findall(r"^\| (\d) \| `(.+?)` \|", under("list", "encodings"), re.M))
     assert listed == {str(number): name for number, name in enumerate(ctx_format.ENCODINGS)}
