@@ -14,6 +14,7 @@ from megacontext.arena import Page
 from megacontext.config import MemoryConfig
 from megacontext.context import WorkingContext
 from megacontext.delta_nll import DeltaNll
+from megacontext.edit_ledger import EditLedger
 from megacontext.errors import StoreError
 from megacontext.focus.allocator import FocusAllocator
 from megacontext.focus.attention_mass import AttentionMass
@@ -43,6 +44,7 @@ class CacheParts:
     `rings` by layer, `mass` or None, `scorer`. tick: the next one's number; since_tick: tokens since the last one;
     last_rows: of the newest pass. held: while an answer runs, what its prompt asked for stays in view. model: the last
     one that passed, for what must be computed again. losses: what the disk lost, so far.
+    edits: the last edit of each entry in view.
     """
 
     carry: Tensor | None
@@ -60,7 +62,7 @@ class CacheParts:
         check_memory(spec, config)
         self.files = files
         self.spec, self.config, self.probe = spec, config, probe
-        self.sink: Sink = sink or NullSink()
+        self.sink: Sink = NullSink() if sink is None else sink
         self.grid = Grid(config.block)
         self.allocator = FocusAllocator.of(config)
         self._given_scorer = scorer
@@ -82,7 +84,8 @@ class CacheParts:
         wants_mass = self.scorer.wants_attention or any(config.gist_slots)
         self.mass = AttentionMass(self.spec, self.view.arena.capacity) if wants_mass else None
         self._pass = ViewPass(self.spec, self.view, self.rings, self.mass)
-        self.clock, self.losses = TickClock(), Losses()
+        self.clock, self.losses, self.edits = TickClock(), Losses(), EditLedger()
+        self.edits.begin(0)
         self.tick = self.since_tick = self.unobserved = self.last_rows = 0
         self.last_tick: Tick | None = None
         self.held: Scores | None = None
@@ -157,6 +160,7 @@ class CacheParts:
             "probe": None,
             "clock": TickClock(),
             "losses": Losses(),
+            "edits": self.edits.copy(),
             "files": None,
         }
         twin._make_again()

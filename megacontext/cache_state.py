@@ -39,6 +39,7 @@ def state_of(memory: CacheParts) -> State:
         "rings": {str(layer): ring.state() for layer, ring in memory.rings.items()},
         "mass": None if memory.mass is None else memory.mass.state(),
         "scorer": memory.scorer.state(),
+        "edits": memory.edits.state(),
     }
 
 
@@ -62,6 +63,7 @@ def restore(memory: CacheParts, state: State, tokens: Sequence[int] | np.ndarray
     memory.length, memory.carry = len(tokens), state["carry"]
     memory.tick, memory.since_tick = int(state["tick"]), int(state["since_tick"])
     memory.last_rows = int(state["last_rows"])
+    memory.edits.restore(state["edits"])
     memory.held = None if state["held"] is None else {int(n): float(score) for n, score in state["held"]}
 
 

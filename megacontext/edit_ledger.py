@@ -6,7 +6,11 @@ A sink, given the edits of every tick as they happen, or those of a log. It keep
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from megacontext.context import WorkingContext
 from megacontext.span import Span
@@ -14,6 +18,7 @@ from megacontext.telemetry.events import Collapse, Event, Expand, MemoryOpened, 
 
 Edit = Expand | Collapse
 MOST_SPANS = 8192
+_NUMBERS = ("tick", "start", "end", "from_level", "to_level")
 OCCASIONS = {
     "budget": "when the budget was full",
     "text": "while text flowed",
@@ -25,12 +30,14 @@ class EditLedger:
     """Implements `Sink`. forgotten: the newest tick of which an edit was dropped to keep the ledger small, or -1.
 
     began: the first tick it knows of, None before there is one; more than 0 where a kept memory was taken up.
+    began_in_view: the same for the entries in view, whose last edits are kept with them.
     """
 
     def __init__(self, most: int = MOST_SPANS) -> None:
         self.most = most
         self.forgotten = -1
         self.began: int | None = None
+        self.began_in_view: int | None = None
         self._last: dict[tuple[int, int], Edit] = {}  # the one edited longest ago stands first
         self._wavered: dict[int, int] = {}  # start of a block that changed and changed back in a sum -> its last tick
 
@@ -45,16 +52,61 @@ class EditLedger:
         elif isinstance(event, MemoryOpened):
             self._last.clear()
             self._wavered.clear()
-            self.forgotten, self.began = -1, None
+            self.forgotten, self.began, self.began_in_view = -1, None, None
 
-    def begin(self, tick: int) -> None:
-        """A memory as an earlier run kept it goes on with `tick`; without effect once there was one."""
+    def begin(self, tick: int, kept: EditLedger | None = None) -> None:
+        """A memory as an earlier run kept it goes on with `tick`; that has no effect once there was one.
+
+        kept: the last edits of the entries in view, those of earlier runs, too.
+        """
         self.began = tick if self.began is None else self.began
+        if kept is not None:
+            self._last = {**{span: edit for span, edit in kept._last.items() if span not in self._last}, **self._last}
+            self.began_in_view = kept.began
 
     @property
     def unknown(self) -> int:
         """The newest tick with an edit that it may not know, or -1."""
         return max(self.forgotten, (self.began or 0) - 1)
+
+    @property
+    def unknown_in_view(self) -> int:
+        """The newest tick with an edit of an entry in view that it may not know, or -1."""
+        began = self.began if self.began_in_view is None else self.began_in_view
+        return max(self.forgotten, (began or 0) - 1)
+
+    def keep_only(self, entries: Iterable[Span]) -> None:
+        """Forget edits of all others."""
+        known = ((entry.start, entry.end) for entry in entries)
+        self._last = {span: self._last[span] for span in known if span in self._last}
+
+    def state(self) -> dict[str, Any]:
+        """All edits, as plain values and arrays; `restore` takes them."""
+        edits = list(self._last.values())
+        reasons = sorted({edit.reason for edit in edits if edit.reason is not None})
+        return {
+            "began": self.began,
+            "numbers": np.array([_numbers(edit, reasons) for edit in edits], np.int64).reshape(-1, len(_NUMBERS) + 2),
+            "scores": np.array([np.nan if edit.score is None else edit.score for edit in edits], np.float64),
+            "reasons": reasons,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Into an empty ledger. Raises ValueError for what are no edits."""
+        rows, scores = np.asarray(state["numbers"]).tolist(), np.asarray(state["scores"]).tolist()
+        reasons: list[str | None] = [*map(str, state["reasons"]), None]
+        for (*numbers, folds, reason), score in zip(rows, scores, strict=True):
+            kind = Collapse if folds else Expand
+            known = None if math.isnan(score) else float(score)
+            self._add(kind(**dict(zip(_NUMBERS, numbers, strict=True)), score=known, reason=reasons[reason]))
+        self.began = None if state["began"] is None else int(state["began"])
+
+    def copy(self) -> EditLedger:
+        """An independent ledger of the same edits."""
+        twin = EditLedger(self.most)
+        twin.forgotten, twin.began, twin.began_in_view = self.forgotten, self.began, self.began_in_view
+        twin._last, twin._wavered = self._last.copy(), self._wavered.copy()
+        return twin
 
     def _add(self, edit: Edit) -> None:
         span = (edit.start, edit.end)
@@ -80,6 +132,12 @@ class EditLedger:
         return len(self._last)
 
 
+def _numbers(edit: Edit, reasons: list[str]) -> list[int]:
+    """With whether it folds, and which of `reasons` it has; -1 for none."""
+    reason = -1 if edit.reason is None else reasons.index(edit.reason)
+    return [*(getattr(edit, name) for name in _NUMBERS), int(isinstance(edit, Collapse)), reason]
+
+
 class Protected(NamedTuple):
     """What the allocator never folds: tokens [0, first_end) and those from `recent_start` on."""
 
@@ -98,7 +156,7 @@ def explain(entry: Span, context: WorkingContext, protected: Protected, ledger: 
         return f"exact: among the newest {context.history - protected.recent_start:,} tokens"
     if isinstance(edit, Expand):
         return f"exact since tick {since}: expanded {occasion(edit)}"
-    if since > ledger.unknown:
+    if since > ledger.unknown_in_view:
         moment = ledger.wavered(entry)
         given = "it never had to give way" if moment is None else f"it gave way for moments, up to tick {moment}"
         return f"exact since it was sealed, at tick {since}: {given}"

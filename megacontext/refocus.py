@@ -50,7 +50,8 @@ def refocus(
     memory.losses.add(traffic.lost, memory.sink)
     done = Refocus(memory.tick, reason, before, plan, scores, moved, again, traffic, clock.take(), delta, disk)
     slot_bytes = memory.view.arena.frame_bytes(1)
-    memory.last_tick = report(done, memory.sink, slot_bytes=slot_bytes, resident_bytes=memory.nbytes)
+    memory.last_tick = report(done, memory.sink, memory.edits, slot_bytes=slot_bytes, resident_bytes=memory.nbytes)
+    memory.edits.keep_only(memory.context.entries)
     memory.tick += 1
     memory.since_tick = 0
     return scores

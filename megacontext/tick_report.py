@@ -7,6 +7,7 @@ from time import perf_counter
 
 from megacontext.context import Collapse, Edit, WorkingContext
 from megacontext.delta_nll import Measured
+from megacontext.edit_ledger import EditLedger
 from megacontext.focus.allocator import Plan
 from megacontext.focus.base import Scores
 from megacontext.telemetry import events
@@ -79,11 +80,15 @@ class Refocus:
     disk_bytes: int | None = None
 
 
-def report(done: Refocus, sink: Sink, *, slot_bytes: int, resident_bytes: int) -> events.Tick:
-    """Emit the tick and, before it, its edits; returns the tick. slot_bytes: what moving one slot copies."""
+def report(done: Refocus, sink: Sink, ledger: EditLedger, *, slot_bytes: int, resident_bytes: int) -> events.Tick:
+    """Emit the tick and, before it, its edits; returns the tick. ledger: is given the edits, too. slot_bytes: what
+    moving one slot copies.
+    """
     block = done.plan.context.grid.block
     for edit in done.plan.edits:
-        sink.emit(_edit_event(edit, done, block))
+        told = _edit_event(edit, done, block)
+        ledger.emit(told)
+        sink.emit(told)
     event = _tick_event(done, bytes_moved=done.moved * block * slot_bytes, resident_bytes=resident_bytes)
     sink.emit(event)
     return event

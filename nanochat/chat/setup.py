@@ -101,7 +101,7 @@ class Opener:
             conversation = self._conversation(session, edits, files)
             self.tell_opened(session)
             if resume(conversation).kept and files is not None:
-                edits.begin(stats_of(conversation.cache)["tick"])
+                edits.begin(stats_of(conversation.cache)["tick"], getattr(conversation.cache, "edits", None))
             undo.pop_all()
         return Opened(conversation, session, edits, files)
 
@@ -137,7 +137,8 @@ def resume(conversation: Conversation) -> Resumed:
     with progress("reading the session again") as bar:
         found = conversation.resume(bar)
     if found.why:
-        note(f"the kept memory could not be used: {found.why}; the session was read again")
+        instead = "that of an earlier turn was taken up" if found.kept else "the session was read again"
+        note(f"the kept memory could not be used: {found.why}; {instead}")
     again = found.tokens - found.kept
     note(f"went on with {found.tokens:,} tokens" + (f", {again:,} of them read again" if again > 1 else ""))
     return found

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from megacontext.cache import ContextCache
 from megacontext.config import MemoryConfig, PagesConfig
+from megacontext.edit_ledger import EditLedger, Protected, explain
 from megacontext.errors import StoreError
 from megacontext.testing.toy import ids, run
 from megacontext.tree import snapshot
@@ -193,4 +194,24 @@ def test_an_index_that_the_disk_refuses_is_told_and_goes_on(tmp_path, monkeypatc
     monkeypatch.setattr(type(cache.scorer.lexical.index), "failure", StoreError("no space"))
     assert str(cache.files.failure_of(cache)) == "no space"
     talk(model, cache, Random(1))
+    cache.files.close()
+
+
+def test_why_entries_stand_as_they_do_is_known_after_a_restart(tmp_path):
+    model, config, rng, sink = small_llama(), small_config(expand_above=0.05), Random(2), EditLedger()
+    cache = ContextCache(model.spec, config, files=files(model, tmp_path), sink=sink)
+    for _ in range(9):
+        talk(model, cache, rng)
+    again = brought_back(model, cache, config, tmp_path)
+    told = EditLedger()
+    told.begin(again.tick, again.edits)
+    ends = Protected(cache.allocator.first_end(cache.context), cache.recent_start())
+    reasons = [explain(entry, cache.context, ends, told) for entry in cache.context.entries]
+    assert reasons == [explain(entry, cache.context, ends, sink) for entry in cache.context.entries]
+    assert any("expanded" in reason for reason in reasons)
+    assert len(again.edits) <= len(again.context.entries)
+    twin = again.fork()
+    twin.edits.keep_only([])
+    assert len(again.edits)
+    again.files.close()
     cache.files.close()

@@ -138,3 +138,53 @@ def test_a_full_ledger_is_as_small_as_it_says() -> None:
     tracemalloc.stop()
     assert len(ledger) == MOST_SPANS
     assert used < 4e6
+
+
+def test_edits_come_back_as_they_were_with_when_they_began() -> None:
+    ledger, again = filled(), EditLedger()
+    ledger.emit(opening(80, score=None, reason="text"))
+    ledger.begin(0)
+    again.restore(ledger.state())
+    assert again.state()["began"] == 0
+    for start in (8, 16, 80):
+        assert again.last(Span(start, start + 8, 0)) == ledger.last(Span(start, start + 8, 0))
+    assert again.last(Span(32, 64, 2)) == ledger.last(Span(32, 64, 2))
+    assert len(again) == len(ledger)
+    empty = EditLedger()
+    empty.restore(EditLedger().state())
+    assert (len(empty), empty.began) == (0, None)
+
+
+def test_edits_of_what_is_no_entry_any_more_are_forgotten() -> None:
+    ledger = filled()
+    ledger.keep_only([Span(16, 24, 1), Span(88, 96, 0)])
+    assert len(ledger) == 1
+    assert ledger.last(Span(8, 16, 0)) is None
+
+
+@pytest.mark.parametrize("place", [0, 8, 16, 24, 32, 72])
+def test_after_a_restart_the_entries_in_view_have_the_reasons_they_had(place: int) -> None:
+    view, kept, ledger = context(), filled(), EditLedger()
+    kept.begin(0)
+    kept.keep_only(view.entries)
+    ledger.begin(6, kept)
+    entry = view.covering(place)
+    assert explain(entry, view, ENDS, ledger) == explain(entry, view, ENDS, filled())
+
+
+def test_what_the_new_run_did_counts_more_than_what_was_kept() -> None:
+    kept, ledger = filled(), EditLedger()
+    ledger.emit(fold(8, tick=7, score=0.1))
+    ledger.begin(6, kept)
+    edit = ledger.last(Span(8, 16, 1))
+    assert edit is not None
+    assert edit.tick == 7
+
+
+def test_edits_kept_from_a_later_tick_on_do_not_explain_what_was_before() -> None:
+    view, kept, ledger = context(), EditLedger(), EditLedger()
+    kept.begin(4)
+    ledger.begin(6, kept)
+    assert explain(view.covering(24), view, ENDS, ledger).endswith(
+        "why stands in the log of an earlier run (this one began with tick 6)"
+    )

@@ -171,7 +171,7 @@ def test_why_tells_what_became_of_a_part_of_history(terminal: Terminal, home: Ho
     assert leave(child) == 0
 
 
-def test_why_in_a_session_that_goes_on_tells_what_an_earlier_run_did_from_what_this_one_does(
+def test_why_in_a_session_that_goes_on_knows_what_an_earlier_run_decided(
     terminal: Terminal, home: Home
 ) -> None:
     home.config.write_text(home.config.read_text().replace("full", "megacontext\n  budget: 512"), encoding="utf-8")
@@ -182,9 +182,9 @@ def test_why_in_a_session_that_goes_on_tells_what_an_earlier_run_did_from_what_t
     assert leave(first) == 0
     child = terminal("--session", "owl")
     child.sendline("/why 32:1500")
-    child.expect(r"why stands in the log of an earlier run \(this one began with tick \d+\)")
+    child.expect(r"folded away since tick \d+: ")
     child.expect(PROMPT)
-    assert "never had to give way" not in child.before
+    assert "earlier run" not in child.before
     child.sendline("Where does the owl sleep?")
     child.expect("tok/s")
     child.expect(PROMPT)
