@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv/bin/python
 BOOTSTRAP := $(PYTHON) tools/bootstrap_env.py
 
-.PHONY: help chat test lint format tree env model corpus lock demo tiny-gpt2 faults
+COMPARE := $(VENV) -m megacontext.evaluation.compare --jobs 2
+RESULTS := artifacts/results
+
+.PHONY: help chat test lint format tree env model corpus lock demo tiny-gpt2 faults bench bench-quick tune
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /make \1\t/' | expand -t 16
@@ -44,6 +47,19 @@ demo: env corpus tiny-gpt2 ## the legacy demo: a tiny GPT-2 with a memory
 
 faults: env ## the fault programme at ten times CI's figures
 	$(VENV) -m tools.faults --scale 10
+
+# Times are of two free cores. 69 episodes of 2,000 tokens.
+bench-quick: env model corpus ## a small comparison of memories: under 10 minutes
+	@rm -f $(RESULTS)/bench_quick.jsonl
+	$(COMPARE) --config configs/compare/bench_quick.yaml --out $(RESULTS)/bench_quick.jsonl
+
+# 3,400 episodes of 6,000 tokens and more; stopped, it goes on where it was.
+bench: env model corpus ## every memory on every task: about 13 hours, a first whole table after 4
+	$(COMPARE) --config configs/compare/bench.yaml --out $(RESULTS)/bench.jsonl --resume
+	$(COMPARE) --config configs/compare/parts.yaml --out $(RESULTS)/parts.jsonl --resume
+
+tune: env model corpus ## choose every method's settings on the development split: about an hour
+	$(COMPARE) --tune --out $(RESULTS)/tuning.jsonl --resume
 
 lock: env ## write requirements/*.txt anew, keeping the versions that fit
 	$(VENV) -m pip install --quiet uv

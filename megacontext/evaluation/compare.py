@@ -39,7 +39,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="keep the episodes that --out has of the same settings (a change of the code goes unnoticed)",
+        help="keep the episodes that --out has of the same settings; those measured with other code are counted",
     )
     parser.add_argument(
         "--jobs", type=whole_number(1), default=1, metavar="N", help="episodes at a time; then times say nothing (1)"

@@ -6,7 +6,7 @@ import argparse
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from megacontext.config import DemoConfig
 from megacontext.config_loader import LoadedConfig, load_config
 from megacontext.errors import ConfigError, MegaContextError
+from megacontext.evaluation.code import code_hash
 from megacontext.evaluation.corpus import Corpus, load_corpus
 from megacontext.evaluation.flags import note
 from megacontext.evaluation.ledger import Ledger
@@ -41,7 +42,8 @@ class Comparison:
     corpus: Corpus
     file: RowFile
     ledger: Ledger | None = None
-    code: int = 0  # exit code: the first trouble's
+    exit_code: int = 0  # the first trouble's
+    code_hash: str = field(default_factory=code_hash)
 
     @classmethod
     def open(cls, flags: argparse.Namespace, path: str) -> Comparison:
@@ -76,7 +78,7 @@ class Comparison:
                 for done in found:
                     self._take(done, progress, jobs)
                     _let_go(scratch, done.work, progress)
-        return self.code
+        return self.exit_code
 
     def keep_best(self) -> None:
         """After trials: write the best settings of each method to where comparisons look for them."""
@@ -96,11 +98,12 @@ class Comparison:
     def _progress(self, works: list[Work], missing: list[Work], jobs: int) -> Progress:
         assert self.ledger is not None
         progress = Progress(missing, jobs)
-        if len(missing) < len(works):
-            note(f"{len(works) - len(missing)} of {len(works)} episodes kept")
-        for work in works:
-            if self.ledger.has(work):
-                progress.measured(work, self.ledger.episodes[work.cell][work.seed]["seconds"])
+        kept = {work: self.ledger.episodes[work.cell][work.seed] for work in works if self.ledger.has(work)}
+        if kept:
+            old = sum(episode["code"] != self.code_hash for episode in kept.values())
+            note(f"{len(kept)} of {len(works)} episodes kept{f', {old} of them measured with other code' * bool(old)}")
+        for work, episode in kept.items():
+            progress.measured(work, episode["seconds"])
         return progress
 
     def _take(self, done: Done[Work, dict[str, Any]], progress: Progress, jobs: int) -> None:
@@ -110,7 +113,7 @@ class Comparison:
             self._trouble(done.work.cell, done.error)
             progress.ended(done.work)
             return
-        self.ledger.add(done.work, {**done.found, "jobs": jobs})
+        self.ledger.add(done.work, {**done.found, "jobs": jobs, "code": self.code_hash})
         progress.measured(done.work, done.found["seconds"])
         progress.ended(done.work)
         note(f"{progress.told()}  {done.work.cell.label}  {told(done.found)}")
@@ -119,7 +122,7 @@ class Comparison:
         """One memory's failure is told, counted in the exit code, and leaves the others alone."""
         kind = "" if isinstance(error, MegaContextError) else f"{type(error).__name__}: "
         note(f"error: {cell.label}: {kind}{error}")
-        self.code = self.code or getattr(error, "exit_code", FAILURE)
+        self.exit_code = self.exit_code or getattr(error, "exit_code", FAILURE)
 
 
 @contextmanager

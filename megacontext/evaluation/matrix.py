@@ -34,6 +34,11 @@ def checked(kind: str, name: str, there: Sequence[str]) -> str:
     return name
 
 
+def known_caches(names: Sequence[str]) -> tuple[str, ...]:
+    """Raises ValueError for a name that is none."""
+    return tuple(checked("cache", name, [*CACHES, BASELINES]) for name in names)
+
+
 class TaskRun(Section):
     """One task of a comparison."""
 
@@ -43,11 +48,20 @@ class TaskRun(Section):
     """Episodes: seeds 0 .. seeds - 1."""
     tokens: Annotated[int | None, Field(ge=64)] = None
     """Tokens of history; null: as many as the task has by itself."""
+    caches: tuple[str, ...] | None = None
+    """Only these on this task, without controls that are not among them; null: all of the comparison's."""
+    budgets: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    """Only these on this task; null: all of the comparison's."""
 
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
         return checked("task", name, list(TASKS))
+
+    @field_validator("caches")
+    @classmethod
+    def _known_caches(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return known_caches(names) if names else names
 
 
 class CompareConfig(Section):
@@ -71,7 +85,7 @@ class CompareConfig(Section):
     @field_validator("caches")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(checked("cache", name, [*CACHES, BASELINES]) for name in names)
+        return known_caches(names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,9 +139,10 @@ class Plan:
         task = make_task(run.name, tokens=run.tokens, private=DEV_WORD if self.dev else self.private)
         first = DEV_SEEDS if self.dev else 0
         seeds, split = tuple(range(first, first + run.seeds)), DEV if self.dev else TEST
+        caches = self.caches if run.caches is None else ordered(run.caches, controls=False)
         found = []
-        for place, budget in enumerate(self.budgets):
-            for rank, name in enumerate(self.caches):
+        for place, budget in enumerate(run.budgets or self.budgets):
+            for rank, name in enumerate(caches):
                 if (name == FULL and place) or (name == ORACLE and not task.has_sources):
                     continue
                 slots = None if name == FULL else budget

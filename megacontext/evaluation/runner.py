@@ -144,7 +144,7 @@ class Runner:
         model, cache = self.loaded.model, contender.cache
         steps = work.cell.task.steps(self.library, work.seed)
         reference = Reference(model, episode_folder(self.scratch, work))
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), time.process_time()
         out = run_episode(model, cache, steps, stride=contender.stride, hint=contender.hint, reference=reference)
         if contender.budget is not None and out.read_slots > contender.budget:
             raise AssertionError(f"{work.cell.cache} read {out.read_slots} slots, its budget is {contender.budget}")
@@ -154,6 +154,7 @@ class Runner:
             "disk_bytes": None if contender.files is None else contender.files.pages.disk,
             "selection_flops": int(getattr(cache, "selection_flops", 0)),
             "seconds": round(time.perf_counter() - started, 1),
+            "cpu_seconds": round(time.process_time() - spent, 1),
         }
 
 

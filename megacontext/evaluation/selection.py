@@ -59,6 +59,9 @@ def _tasks(config: CompareConfig, flags: argparse.Namespace) -> tuple[TaskRun, .
     if flags.task:
         names = [check_name("task", name, list(TASKS)) for name in dict.fromkeys(flags.task)]
         runs = tuple(run for name in names for run in _runs_of(config, name))
+    narrowed = {"caches": None} if flags.cache else {}
+    narrowed |= {"budgets": None} if flags.budget else {}
+    runs = tuple(run.model_copy(update=narrowed) for run in runs)
     if flags.seeds:
         if flags.seeds >= DEV_SEEDS:
             raise ConfigError(f"--seeds {flags.seeds}: seeds from {DEV_SEEDS} on are for --tune; ask for fewer")

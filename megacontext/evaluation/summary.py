@@ -34,7 +34,7 @@ def summarise(episodes: Iterable[Episode], full: Mapping[str, Any] | None, **aga
         **{name: largest([one.get(name) for one in per_seed]) for name in LARGEST},
         **{name: mean([one.get(name) for one in per_seed]) for name in ("accuracy", "nll", "delta_nll", "kl")},
         "tokens": sum(one["tokens"] for one in per_seed),
-        "seconds": round(sum(one["seconds"] for one in per_seed), 1),
+        **{name: round(sum(one[name] for one in per_seed), 1) for name in ("seconds", "cpu_seconds")},
         "groups": _groups(per_seed),
         "interval": _intervals(per_seed, full["per_seed"] if full else ()),
         "against": {name: _paired(per_seed, row["per_seed"]) for name, row in against.items()},

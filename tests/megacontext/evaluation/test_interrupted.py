@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from toy_home import DEMO, write_home
 
+from megacontext.evaluation.code import code_hash
 from megacontext.evaluation.compare import main
 from megacontext.evaluation.matrix import Work
 from megacontext.evaluation.runner import Runner
@@ -24,7 +25,7 @@ from tests_chat import write_tiny_gguf  # noqa: E402
 
 CONFIG = "configs/compare/quick.yaml"
 FLAGS = ["--config", CONFIG, "--task", "late_recall", "--out", "rows.jsonl"]
-TIMES = ("seconds", "jobs")
+TIMES = ("seconds", "cpu_seconds", "jobs", "code")
 
 
 @pytest.fixture
@@ -120,6 +121,29 @@ def test_more_seeds_go_on_from_fewer(home: Path, capsys: pytest.CaptureFixture[s
     assert "1 of 3 episodes kept" in capsys.readouterr().err
     [row] = kept(home / "rows.jsonl").values()
     assert row["seeds"] == 3
+
+
+def test_episodes_of_other_code_are_kept_and_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [*FLAGS, "--cache", "recency", "--no-controls"]
+    assert main([*flags, "--seeds", "1"]) == 0
+    [row] = [json.loads(line) for line in (home / "rows.jsonl").read_text().splitlines()]
+    row["per_seed"][0]["code"] = "another"
+    (home / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    assert main([*flags, "--resume"]) == 0
+    assert "1 of 2 episodes kept, 1 of them measured with other code" in capsys.readouterr().err
+
+
+def test_any_edit_of_the_code_is_noticed(tmp_path: Path) -> None:
+    for package in ("megacontext/tree", "nanochat"):
+        (tmp_path / package).mkdir(parents=True)
+    file = tmp_path / "megacontext" / "tree" / "one.py"
+    hashes = []
+    for data in (b"a = 1\n", b"a = 1\r\n", b"a = 2\n"):
+        file.write_bytes(data)
+        hashes.append(code_hash(tmp_path))
+    file.rename(tmp_path / "nanochat" / "one.py")
+    assert hashes[0] == hashes[1]
+    assert len({*hashes, code_hash(tmp_path)}) == 3
 
 
 def command(*flags: str) -> list[str]:

@@ -14,7 +14,14 @@ def episode(seed: int, items: list[float], losses: list[float], **changes: objec
     return {
         **{"seed": seed, "accuracy": sum(items) / len(items), "nll": sum(losses) / len(losses), "kl": None},
         **{"items": items, "item_nll": losses, "groups": {"question 1": items[:1]}, "tokens": 4 * len(items)},
-        **{"history_tokens": 100 + seed, "slots": 64, "read_slots": 60 - seed, "bytes": 5000 + seed, "seconds": 1.5},
+        **{
+            "history_tokens": 100 + seed,
+            "slots": 64,
+            "read_slots": 60 - seed,
+            "bytes": 5000 + seed,
+            "seconds": 1.5,
+            "cpu_seconds": 2.5,
+        },
         **{"disk_bytes": None, "selection_flops": 7, **changes},
     }
 
