@@ -19,6 +19,8 @@ from megacontext.telemetry.sinks import NullSink, Sink
 from megacontext.turns import Reply, Tokens, TurnResult, reply_is_open, user_frame, words_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from megacontext.config import ChatConfig
@@ -97,6 +99,11 @@ class Conversation:
         if len(log) != len(self.log):
             raise ValueError(f"a log of {len(log)} ids cannot take the place of one of {len(self.log)}")
         self.log, self.store_failure = log, None
+
+    def write_memory(self, folder: Path) -> None:
+        """Write a memory that has no folder to `folder`, beside a copy of the log. Raises StoreError."""
+        if self._files is not None and not self._torn:
+            self._files.write_to(folder, self.cache)
 
     def resume(self, progress: Progress | None = None) -> Resumed:
         """Let an empty memory stand where the log ends: as it was kept, the rest is read again."""

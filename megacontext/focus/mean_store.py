@@ -120,18 +120,20 @@ class MeanStore:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Into an empty store. Raises ValueError for vectors of another shape."""
+        """Into an empty store. Groups that were in no file are written now. Raises ValueError for another shape."""
         count, newest = int(state["count"]), np.asarray(state["open"]).astype(np.float16)
         total, closed = np.asarray(state["total"]).astype(np.float64), state["closed"]
         fitting = newest.shape == (count % GROUP, *self.shape) and total.shape == self.shape
         if not fitting or any(np.asarray(data).shape != (self._sketcher.payload,) for data in closed.values()):
             raise ValueError(f"vectors of shape {newest.shape} do not fit {count} blocks of {self.shape}")
-        self.count, self._total, self._unfiled = count, total, {int(number) for number in closed}
+        self.count, self._total = count, total
         self._open[: len(newest)] = newest
         for number in range(count // GROUP):
-            data = np.asarray(closed[str(number)]) if number in self._unfiled else self._read(number)
+            data = self._read(number) if str(number) not in closed else np.asarray(closed[str(number)])
             if data is not None:
                 self._take(number, data)
+            if str(number) in closed:
+                self._keep(number, np.asarray(data))
 
     def _read(self, number: int) -> np.ndarray | None:
         try:

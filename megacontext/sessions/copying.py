@@ -19,12 +19,18 @@ NOT_DERIVED = (INFO_NAME, LOG_NAME, TURNS_NAME, "quarantine")
 
 
 def copy_session(
-    source: Session, root: Path | str, name: str, made_with: MadeWith, *, flush: Callable[[], None] | None = None
+    source: Session,
+    root: Path | str,
+    name: str,
+    made_with: MadeWith,
+    *,
+    flush: Callable[[], None] | None = None,
+    write_memory: Callable[[Path], None] | None = None,
 ) -> None:
     """Copy `source`, which may be ephemeral, to the new session `name` below `root`.
 
-    flush: brings derived files up to date before they are copied; without it none are. Raises as `write_session`, and
-    as `flush`.
+    flush: brings derived files up to date before they are copied; without it none are. write_memory: writes them, if
+    `source` has no folder. Raises as `write_session`, and as these two.
     """
     folder = source.folder if flush is not None else None
     if flush is not None:
@@ -33,6 +39,8 @@ def copy_session(
     def derived(target: Path) -> None:
         if folder is not None:
             copy_derived(folder, target)
+        elif source.folder is None and write_memory is not None:
+            write_memory(target)
 
     write_session(root, name, made_with, source.tokens, len(source), source.turns, more=derived)
 

@@ -95,6 +95,10 @@ class GistStore:
         except StoreError as error:
             self.failure = error
 
+    def held(self) -> list[tuple[Span, Gist]]:
+        """Those in memory."""
+        return list(self._gists.items())
+
     def _number(self, span: Span) -> int:
         """Its place in the file of its level."""
         return span.start // self.grid.width(span.level)

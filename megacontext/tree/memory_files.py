@@ -72,11 +72,12 @@ class MemoryFiles:
         self._states = None if folder is None else KeptStates(folder / VIEW_NAME, folder / TURN_NAME)
         self._summed, self._sum = 0, 0  # crc32 of so many of the log's tokens
         self.made_anew: list[tuple[str, str]] = []
-        self._fingerprint = spec.fingerprint
+        self._spec, self._block = spec, block
         self._opened: list[FrameFile] = []
         shape = PageShape(len(spec.memory_layers), spec.kv_heads, block, spec.head_dim)
         self._codec = PageCodec(shape, spec.dtype, config.dtype)
         self.pages = self._open_pages()
+        self._gists: tuple[GistStore, tuple[Grid, Sequence[int], str]] | None = None  # and what it was made with
 
     def _open_pages(self) -> PageStore:
         if self.folder is None:
@@ -91,7 +92,9 @@ class MemoryFiles:
     def gists(self, grid: Grid, slots: Sequence[int], maker: str) -> GistStore:
         """Where gists of so many slots a level are kept. maker: the fingerprint of who makes them."""
         files = [self._gist_file(level, count, maker) for level, count in enumerate(slots, 1)]
-        return GistStore(grid, files if self.folder is not None else ())
+        store = GistStore(grid, files if self.folder is not None else ())
+        self._gists = store, (grid, slots, maker)
+        return store
 
     def _gist_file(self, level: int, slots: int, maker: str) -> GistFile | None:
         if self.folder is None or not slots:
@@ -102,7 +105,7 @@ class MemoryFiles:
     def _frames(self, name: str, geometry: Geometry, maker: str = "") -> FrameFile:
         """Open a file, or begin it anew where it cannot be used."""
         assert self.folder is not None
-        path, fingerprint = self.folder / name, f"{self._fingerprint} {maker}".strip()
+        path, fingerprint = self.folder / name, f"{self._spec.fingerprint} {maker}".strip()
         try:
             file = FrameFile.open(path, geometry, fingerprint=fingerprint)
         except StoreError as error:
@@ -182,6 +185,26 @@ class MemoryFiles:
             memory.reset()
             return f"what it says makes no sense ({error})"
         return ""
+
+    def write_to(self, folder: Path, memory: object) -> None:
+        """Write what a memory without a folder holds to `folder`, as if it had been kept there: pages and gists that it
+        has, and where it stands. Pages that it gave up are not there. Raises StoreError when the disk fails.
+        """
+        there = MemoryFiles(folder, self._spec, self._block, self.config, log=self.log)
+        there.pages.made_of = self.pages.made_of
+        try:
+            for number, page in self.pages.held():
+                there.pages.put(number, page)
+            if self._gists is not None:
+                here, made_with = self._gists
+                gists = there.gists(*made_with)
+                gists.made_of = here.made_of
+                for span, gist in here.held():
+                    gists.put(span, gist)
+            there.keep(memory, turn_end=True)
+            there.flush()
+        finally:
+            there.close()
 
     def failure_of(self, memory: object) -> StoreError | None:
         """Why the memory's pages or indexes are not written any more."""

@@ -108,6 +108,11 @@ class PageStore:
             self._traffic.append((perf_counter() - started) * 1e3)
         return page
 
+    def held(self) -> list[tuple[int, Page]]:
+        """Those in memory, with their numbers."""
+        with self._change:
+            return list(self._ram.items())
+
     def prefetch(self, numbers: Iterable[int]) -> None:
         """Bring pages into memory that may be wanted soon, in the background, the first first."""
         if self._file is None:

@@ -62,11 +62,7 @@ class Desk:
             raise ConfigError(UNKEPT)
         name = name or free_name(self.root, self.session.name)
         self._copy(name)
-        copy = self.opener.session(name)
-        if self.opened.files is None or self.opened.files.folder is None:  # nothing on disk to bring back
-            self._move_into(copy)
-        else:
-            self._leave(self._enter(copy))
+        self._go_on_in(self.opener.session(name))
 
     def save(self, name: str | None) -> None:
         """Bring everything to the disk; with a name: a copy under it, or the first home of an ephemeral conversation.
@@ -76,7 +72,7 @@ class Desk:
         if name is not None:
             self._copy(name)
             if self.session.name is None:
-                self._move_into(self.opener.session(name))
+                self._go_on_in(self.opener.session(name))
             return
         if self.session.name is None:
             raise ConfigError(UNKEPT)
@@ -95,7 +91,21 @@ class Desk:
 
         files = self.opened.files
         flush = None if files is None or files.pages.failure is not None else files.flush
-        copy_session(self.session, self.root, name, self.opener.made_with, flush=flush)
+        copy_session(
+            self.session,
+            self.root,
+            name,
+            self.opener.made_with,
+            flush=flush,
+            write_memory=self.opened.conversation.write_memory,
+        )
+
+    def _go_on_in(self, copy: Session) -> None:
+        """In a copy of this session that `_copy` has made."""
+        if self.opened.files is None:  # a plain cache: nothing on disk to bring back
+            self._move_into(copy)
+        else:
+            self._leave(self._enter(copy))
 
     def _enter(self, session: Session) -> Opened:
         """Bring its memory back, or read it again; it is closed if that fails. Returns what was open before."""

@@ -215,3 +215,45 @@ def test_why_entries_stand_as_they_do_is_known_after_a_restart(tmp_path):
     assert len(again.edits)
     again.files.close()
     cache.files.close()
+
+
+@pytest.mark.parametrize("gist_slots", [(0, 0), (2, 1)])
+def test_a_memory_without_a_folder_moves_into_one_and_nothing_is_computed(gist_slots, tmp_path, monkeypatch):
+    model, rng = small_llama(), Random(4)
+    config = small_config(gist_slots=gist_slots, budget=48 if not any(gist_slots) else 300, gist_budget=20)
+    cache = ContextCache(model.spec, config, files=MemoryFiles(None, model.spec, 4, PagesConfig()))
+    for _ in range(30):
+        talk(model, cache, rng)
+    assert cache.scorer.semantic.means.count > 130
+    cache.files.write_to(tmp_path, cache)
+    again = ContextCache(model.spec, config, files=files(model, tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "forward", lambda *_: pytest.fail("something was computed"))
+        assert again.files.bring_back(again, cache.tree.tokens(0, cache.length), model) == ""
+        for number in range(len(again.tree) // 4):
+            assert torch.equal(
+                again.tree.page(again.grid.page(number)).keys, cache.tree.page(cache.grid.page(number)).keys
+            )
+    assert not again.files.made_anew
+    assert not again.state()["scorer"]["semantic"]["closed"]  # in their file by now
+    state = rng.getstate()
+    expected = talk(model, cache, rng)
+    rng.setstate(state)
+    assert all(map(torch.equal, talk(model, again, rng), expected))
+    assert {path.name for path in tmp_path.iterdir()} >= {"pages.ctx", "means.ctx", "view.snap"}
+    again.files.close()
+
+
+def test_pages_that_were_given_up_are_computed_when_they_are_wanted(tmp_path):
+    model, rng, few = small_llama(), Random(4), PagesConfig(ram_bytes=9 * 2 * 2 * 2 * 4 * 8 * 4)
+    cache = ContextCache(model.spec, small_config(), files=MemoryFiles(None, model.spec, 4, few))
+    for _ in range(12):
+        talk(model, cache, rng)
+    cache.files.write_to(tmp_path, cache)
+    again = ContextCache(model.spec, small_config(), files=files(model, tmp_path))
+    assert again.files.bring_back(again, cache.tree.tokens(0, cache.length), model) == ""
+    for number in range(len(again.tree) // 4):
+        assert again.tree.page(again.grid.page(number)).keys.isfinite().all()
+    talk(model, again, rng)
+    check_laws(again)
+    again.files.close()

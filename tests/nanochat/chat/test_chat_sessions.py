@@ -280,6 +280,7 @@ def test_save_keeps_an_ephemeral_conversation_from_then_on(enter: Enter, memory:
     before = room.tokens
     said = room.do("/save kept")
     assert f"saved: {len(before)} tokens in {room.root / 'kept'}; from here on every turn is" in said
+    assert "again" not in said
     assert room.on_disk("kept").tokens.tolist() == before
     room.talk.say("more")
     assert room.on_disk("kept").tokens.tolist() == room.tokens
