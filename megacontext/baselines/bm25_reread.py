@@ -61,14 +61,9 @@ class BM25Reread(RereadingCache):
             )
         self.config = config
         self.every = min(config.every, limits.slots // 4)
-        limits.demand(config.sinks + self.every + 2 * LEAST, "bm25_reread", "first tokens, passages and new text")
-        self.for_passages = int(config.share * (self._refilled(limits) - config.sinks))
-        self.passage = max(min(config.passage, self.for_passages), LEAST)
+        beside = max(self.every, limits.chunk)  # left free behind what is read anew
+        limits.demand(config.sinks + beside + 2 * LEAST, "bm25_reread", "first tokens, passages and new text")
         super().__init__(spec, limits)
-
-    def _refilled(self, limits: Limits) -> int:
-        """Tokens that it reads anew: a pass and `every` more tokens fit behind them."""
-        return limits.slots - limits.chunk - self.every
 
     def reset(self) -> None:
         super().reset()
@@ -82,19 +77,23 @@ class BM25Reread(RereadingCache):
 
     def refresh(self, model: BaseModel, query: Tokens | None) -> None:
         whole = self.prompt.length == self.length  # all of history is in view, nothing to look for
-        if self.full or (query is not None and not whole):
-            self.shown = self.choose(self.tokens[-self.config.query :] if query is None else query)
-            self.read(model, self.tokens[self.shown])
+        if query is not None and not whole:
+            self._read_anew(model, query, self.limits.slots - 2 * self.limits.chunk)
+        elif self.full:
+            slots = self.limits.slots - self.limits.chunk - self.every
+            self._read_anew(model, self.tokens[-self.config.query :], slots)
 
-    def choose(self, query: Tokens) -> NDArray[np.int64]:
-        """Places of the tokens to read: first ones, best passages, and as many of the newest as there is room for."""
-        slots = self._refilled(self.limits)
+    def _read_anew(self, model: BaseModel, query: Tokens, slots: int) -> None:
+        self.shown = self.choose(query, slots)
+        self.read(model, self.tokens[self.shown])
+
+    def choose(self, query: Tokens, slots: int) -> NDArray[np.int64]:
+        """Places of `slots` tokens to read: first ones, best passages, and as many of the newest as have room."""
+        left = int(self.config.share * (slots - self.config.sinks))
+        newest = self.length - (slots - self.config.sinks - left)
         seen = np.zeros(self.length, dtype=bool)
-        seen[: self.config.sinks] = True
-        newest = self.length - (slots - self.config.sinks - self.for_passages)
-        seen[newest:] = True
-        left = self.for_passages
-        for start, stop in self._best(query, newest):
+        seen[: self.config.sinks] = seen[newest:] = True
+        for start, stop in self._best(query, newest, max(min(self.config.passage, left), LEAST)):
             new = int((~seen[start:stop]).sum())
             if new <= left:
                 seen[start:stop] = True
@@ -103,12 +102,12 @@ class BM25Reread(RereadingCache):
         seen[older[len(older) - left :]] = True
         return np.flatnonzero(seen)
 
-    def _best(self, query: Tokens, newest: int) -> list[tuple[int, int]]:
+    def _best(self, query: Tokens, newest: int, passage: int) -> list[tuple[int, int]]:
         """Passages [start, stop) among the tokens before `newest` that share a word with the query, the best first."""
-        scores = bm25(self.tokens[:newest], query, passage=self.passage, k1=self.config.k1, b=self.config.b)
+        scores = bm25(self.tokens[:newest], query, passage=passage, k1=self.config.k1, b=self.config.b)
         self.selection_flops += 2 * len(query) * newest
         order = np.argsort(-scores, kind="stable")
-        return [passage_at(int(i), self.passage, newest) for i in order if scores[i] > 0]
+        return [passage_at(int(i), passage, newest) for i in order if scores[i] > 0]
 
 
 def passage_at(index: int, passage: int, length: int) -> tuple[int, int]:

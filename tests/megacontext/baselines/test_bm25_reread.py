@@ -112,7 +112,7 @@ def test_history_that_fits_is_never_read_anew(model) -> None:
 def test_reading_anew_is_counted(model) -> None:
     cache = BM25Reread(model.spec, Limits(160, chunk=16))
     cached_logits(model, cache, toy_tokens(300), [16] * 20)
-    before, rows = cache.selection_flops, 160 - 16 - 40
+    before, rows = cache.selection_flops, 160 - 2 * 16
     prefill(model, cache, QUESTION)
     weights = sum(p.numel() for p in model.parameters()) - 265 * 64
     reading = 2 * weights * rows + 4 * 2 * 4 * 16 * (rows * rows // 2)
