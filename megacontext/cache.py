@@ -69,12 +69,12 @@ class ContextCache(CacheParts, KVCache):
         rows = stream.rows
         if rows > 1:
             self.held = None  # more than one row is new text, not the answer
-        if self.context.free < rows:
-            refocus(self, "budget", reserve=rows)
+        tokens = stream.tokens[0].tolist()
+        self._focus_ahead(tokens)
         self.clock.start()
         self._make_positions(rows)
         runs = self.view.open_rows(self.context, rows)
-        self.tree.append(stream.tokens[0].tolist())
+        self.tree.append(tokens)
         self.context = self.context.grow(rows)
         self.length += rows
         self.unobserved += rows
@@ -82,6 +82,20 @@ class ContextCache(CacheParts, KVCache):
         positions = self._pass.open(runs)
         self.clock.note("assemble")
         return positions
+
+    def _focus_ahead(self, tokens: Sequence[int]) -> None:
+        """A tick before the pass, if one is due or must be: its rows see what their own tokens ask for."""
+        rows, ahead = len(tokens), self._plans_ahead and not self.marked
+        full, due = self.context.free < rows, ahead and self.since_tick + rows >= self.config.tick_tokens
+        if ahead and (full or due):
+            self.scorer.expect(tokens)
+        if full or due:
+            refocus(self, "budget" if full else "text", reserve=rows)
+
+    @property
+    def _plans_ahead(self) -> bool:
+        """Whether ticks come before passes now. In `exact` mode a tick reads everything again: it has to come after."""
+        return self.config.plan_ahead and self.held is None and self.config.mode != "exact"
 
     def _make_positions(self, rows: int) -> None:
         """Room for the positions of `rows` more rows."""
@@ -101,23 +115,28 @@ class ContextCache(CacheParts, KVCache):
     # --- between passes ---
 
     def maintain(self, model: BaseModel, *, prompt: int = 0, words: tuple[int, int] | None = None) -> None:
-        self.model = ref(model)
+        self.model, self.marked = ref(model), False
         self._observe()
         sealed = self.context.sealed
         while self.context.tail >= self.config.block:
             self._seal()
         if prompt:
             self._focus_on(model, prompt, words)
-        elif self.context.free < self._reserve:
+        elif not self._plans_ahead:
+            self._focus_behind(model)
+        if not self.spec.relocatable:
+            begin_positions_anew(self, model)
+        if self.files is not None and (prompt or self.context.sealed > sealed) and not self.rings:  # a ring is much
+            self.files.keep(self)
+
+    def _focus_behind(self, model: BaseModel) -> None:
+        """A tick after the pass, if one is due or must be."""
+        if self.context.free < self._reserve:
             refocus(self, "budget", reserve=self._reserve, model=model)
         elif self.held is None and self.since_tick >= self.config.tick_tokens:
             refocus(self, "text", reserve=self._reserve, model=model)
         elif self.held is not None:
             self.clock.take()  # an answer's passes belong to no tick
-        if not self.spec.relocatable:
-            begin_positions_anew(self, model)
-        if self.files is not None and (prompt or self.context.sealed > sealed) and not self.rings:  # a ring is much
-            self.files.keep(self)
 
     def _focus_on(self, model: BaseModel, prompt: int, words: tuple[int, int] | None) -> None:
         """What a prompt that has ended asked for stays in view while it is answered."""
@@ -205,6 +224,10 @@ class ContextCache(CacheParts, KVCache):
         restore(self, state, tokens, model)
 
     # --- the rest of the contract ---
+
+    def mark(self) -> Mark:
+        self.marked = True
+        return super().mark()
 
     def rollback(self, mark: Mark) -> None:
         rows = self.length - mark.length

@@ -42,9 +42,9 @@ class CacheParts:
     Where it stands: `length` tokens seen, of which the scorer has not observed the last `unobserved`; `carry` (the
     model's state that travels with the keys); `context` (the plan) and `view` (its contents), `tree` (history),
     `rings` by layer, `mass` or None, `scorer`. tick: the next one's number; since_tick: tokens since the last one;
-    last_rows: of the newest pass. held: while an answer runs, what its prompt asked for stays in view. model: the last
-    one that passed, for what must be computed again. losses: what the disk lost, so far.
-    edits: the last edit of each entry in view.
+    last_rows: of the newest pass. marked: whether the next rows may be taken back. held: while an answer runs, what its
+    prompt asked for stays in view. model: the last one that passed, for what must be computed again. losses: what the
+    disk lost, so far. edits: the last edit of each entry in view.
     """
 
     carry: Tensor | None
@@ -89,6 +89,7 @@ class CacheParts:
         self.tick = self.since_tick = self.unobserved = self.last_rows = 0
         self.last_tick: Tick | None = None
         self.held: Scores | None = None
+        self.marked = False
         self.model: ref[BaseModel] | None = None
         if self.probe is not None:
             self.probe.reset()

@@ -80,6 +80,8 @@ class MemoryConfig(Section):
     """Positions that may lie unused between the pages in view before they are numbered anew."""
     tick_tokens: Annotated[int, Field(ge=1)] = 1
     """Tokens between two refocuses."""
+    plan_ahead: bool = True
+    """Whether a refocus comes before a pass, knowing its tokens, instead of after it."""
     read_chunk: Annotated[int, Field(ge=1)] = 32
     """Tokens of one pass while reading."""
     gist_slots: tuple[int, ...] = (0, 0, 0, 0)

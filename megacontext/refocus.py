@@ -45,7 +45,7 @@ def refocus(
     _prefetch(memory, scores)
     again = _read_again(memory, model, plan, prompt) if model is not None else 0
     clock.note("forward")
-    delta = _measure(memory, model, prompt)
+    delta = _measure(memory, prompt)
     traffic, disk = memory.tree.traffic(), memory.tree.pages.disk or None
     memory.losses.add(traffic.lost, memory.sink)
     done = Refocus(memory.tick, reason, before, plan, scores, moved, again, traffic, clock.take(), delta, disk)
@@ -67,11 +67,11 @@ def _score(memory: CacheParts, words: tuple[int, int] | None) -> Scores:
     )
 
 
-def _measure(memory: CacheParts, model: BaseModel | None, prompt: int) -> Measured | None:
+def _measure(memory: CacheParts, prompt: int) -> Measured | None:
     """What the view costs, if that is due. At a prompt's end pages stand where the answer needs them, behind the text
     that would be scored.
     """
-    probe = memory.probe
+    probe, model = memory.probe, None if memory.model is None else memory.model()
     if probe is None or model is None or prompt or not probe.due(memory.tick):
         return None
     return probe.measure(model, memory, memory.tick, memory.last_rows)

@@ -53,6 +53,9 @@ class Scorer(ABC):
     def observe(self, tokens: Sequence[int]) -> None:  # noqa: B027 - optional
         """A pass brought `tokens`."""
 
+    def expect(self, tokens: Sequence[int]) -> None:  # noqa: B027 - optional
+        """The next pass will bring `tokens`, unless it is called off. What they ask for may count until `observe`."""
+
     def seal(self, block: int, page: Page) -> None:  # noqa: B027 - optional
         """Block number `block` is complete; `page` is its exact K/V."""
 

@@ -52,6 +52,7 @@ class LexicalScorer(Scorer):
     ) -> None:
         self.block, self.half, self.prompt_half = block, half, prompt_half
         self.folder, self.fingerprint, self.progress = folder, fingerprint, progress
+        self.ahead = 0  # tokens that are expected
         self.index: LexicalStore | None = None  # opened when history begins, or when it is brought back
         self.kernel = flowing_kernel()
 
@@ -69,7 +70,13 @@ class LexicalScorer(Scorer):
     def observe(self, tokens: Sequence[int]) -> None:
         if self.index is None:
             self.index = self._open(0, lambda start, stop: [])
+        self.ahead = 0
         self.index.add(tokens)
+
+    def expect(self, tokens: Sequence[int]) -> None:
+        if self.index is not None:
+            self.index.expect(tokens)
+            self.ahead = min(len(tokens), WINDOW)
 
     def score(self, moment: Moment) -> Scores:
         if self.index is None:
@@ -88,7 +95,8 @@ class LexicalScorer(Scorer):
     def _kernel(self, moment: Moment) -> np.ndarray:
         """Weight by age. At a prompt's end: its words, all alike."""
         if not moment.words:
-            return self.kernel
+            # Each row of the coming pass asks for itself: their votes have not faded yet.
+            return np.concatenate([np.full(max(self.ahead - 1, 0), self.kernel[0]), self.kernel])
         history = moment.context.history
         kernel = np.zeros(min(history - moment.words[0], WINDOW))
         kernel[max(history - moment.words[1], 0) :] = 1.0

@@ -113,22 +113,38 @@ class LexicalStore:
         for at in range(0, len(ids), TOGETHER):
             self._add(ids[at : at + TOGETHER])
 
+    def expect(self, tokens: Iterable[int]) -> None:
+        """Let tokens that are about to come vote, without indexing them: what they ask for can be there when they come.
+
+        Their votes hold until the next `add` or `expect`. At most TOGETHER of them, the newest, are looked up.
+        """
+        ids = checked(tokens)[-TOGETHER:]
+        text = np.concatenate([self._text[self._filled - (CONTEXT - 1) : self._filled], ids])
+        found = contexts(text)
+        counts, places = self._newest.look_up(found.astype(np.uint32).tobytes())
+        self._votes.expect(self.length, *self._matches(found, np.array(counts, np.int64), np.array(places, np.int64)))
+
     def _add(self, ids: np.ndarray) -> None:
         length = self.length
         try:
             found, newer, listed = self._take(ids)
-            counts, places = self._archive.look_up(bounds(found, self.max_n), newer, self.max_matches)
+            counts, places = self._matches(found, newer, listed)
         except BaseException:
             self._forget(length)
             raise
-        rows = np.repeat(np.arange(len(newer), dtype=np.int64), np.where(newer <= self.max_matches, newer, 0))
-        tells = counts[rows] <= self.max_matches
-        places = np.concatenate([places, rows[tells] << 32 | listed[tells]])
-        places.sort()
         self._votes.add(length, counts, places)
         while self.length - self._archive.stop >= self.unit + 2 * self.window:
             self._seal()
         self._archive.work(len(ids))
+
+    def _matches(self, found: np.ndarray, newer: np.ndarray, listed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What Votes wants: matches of each row, and where, among the newest and in the archive."""
+        counts, places = self._archive.look_up(bounds(found, self.max_n), newer, self.max_matches)
+        rows = np.repeat(np.arange(len(newer), dtype=np.int64), np.where(newer <= self.max_matches, newer, 0))
+        tells = counts[rows] <= self.max_matches
+        places = np.concatenate([places, rows[tells] << 32 | listed[tells]])
+        places.sort()
+        return counts, places
 
     def _take(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Index the next tokens: (their contexts, how often each row came among the newest, where), as Newest says."""

@@ -123,6 +123,10 @@ class MixScorer(Scorer):
         self.lexical.observe(tokens)
         self.semantic.observe(tokens)
 
+    def expect(self, tokens: Sequence[int]) -> None:
+        self.lexical.expect(tokens)
+        self.semantic.expect(tokens)
+
     def seal(self, block: int, page: Page) -> None:
         self.lexical.seal(block, page)
         self.semantic.seal(block, page)

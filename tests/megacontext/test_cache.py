@@ -14,7 +14,7 @@ from torch import Tensor
 from megacontext.arena import Slots
 from megacontext.cache import ContextCache, build_cache
 from megacontext.errors import BudgetError, ConfigError
-from megacontext.focus.scorers import OracleScorer
+from megacontext.focus.scorers import OracleScorer, RecencyScorer
 from megacontext.testing.cache_conformance import KVCacheTests
 from megacontext.testing.storage import held_bytes
 from megacontext.testing.toy import cached_logits, full_logits, ids, run, toy_model, toy_tokens
@@ -581,3 +581,54 @@ def test_a_new_history_after_reset_knows_nothing_of_the_old_one():
     text = toy_tokens(40, vocab=VOCAB, seed=5)
     torch.testing.assert_close(cached_logits(model, cache, text, [6] * 7), full_logits(model, text), atol=1e-4, rtol=0)
     assert cache.tree.tokens(0, 40) == text
+
+
+# --- ticks before a pass ---
+
+
+class BlockThree(RecencyScorer):
+    """Token 63 asks for block 3."""
+
+    def __init__(self):
+        self.asked = False
+
+    def observe(self, tokens):
+        self.asked = 63 in tokens
+
+    def expect(self, tokens):
+        self.asked = 63 in tokens
+
+    def score(self, moment):
+        return {3: 1.0} if self.asked else {}
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_row_sees_what_its_own_token_asks_for(ahead):
+    model = small_llama()
+    cache = ContextCache(model.spec, small_config(plan_ahead=ahead, far_blocks=1), BlockThree())
+    cached_logits(model, cache, [token % 50 for token in toy_tokens(150)])
+    assert 3 not in cache.view.pages
+    run(model, cache, ids(model, [63]))
+    assert (3 in cache.view.pages) == ahead
+    cache.maintain(model)
+    assert 3 in cache.view.pages
+
+
+def test_rows_that_may_be_taken_back_move_nothing():
+    model, text = small_llama(), toy_tokens(150, vocab=VOCAB)
+    cache = ContextCache(model.spec, small_config(scorer="lexical", expand_above=0.0))
+    cached_logits(model, cache, text)
+    before, tick, mark = set(cache.view.pages), cache.tick, cache.mark()
+    expected = cached_logits(model, cache.fork(), text[:9])
+    for _ in range(3):
+        run(model, cache, ids(model, text[40:41]))
+        cache.rollback(mark)
+    assert (set(cache.view.pages), cache.tick) == (before, tick)
+    assert torch.equal(cached_logits(model, cache, text[:9]), expected)
+
+
+def test_one_tick_a_chunk_while_text_is_read():
+    model = small_llama()
+    cache = ContextCache(model.spec, small_config())
+    prefill(model, cache, toy_tokens(240, vocab=VOCAB), answer=False)
+    assert cache.tick == 240 // 6

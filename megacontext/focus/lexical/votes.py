@@ -30,16 +30,30 @@ class Votes:
 
     def __init__(self, block: int, *, edge: int, window: int, max_n: int, most: int) -> None:
         self.block, self.edge, self.window, self.max_n = block, edge, window, max_n
-        self.nbytes = 0
+        self._kept_bytes = 0
         self._passes: deque[Pass] = deque()
         self._held = 0  # tokens in passes
+        self._expected: Pass | None = None
         self._roots = np.array([max(count, 1) ** 0.5 for count in range(most + 1)])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all votes that are kept."""
+        return self._kept_bytes + (0 if self._expected is None else self._expected.nbytes)
 
     def add(self, length: int, counts: np.ndarray, places: np.ndarray) -> None:
         """length: of history before the first token. counts: (m * max_n,) matches of each token's n-grams.
 
         places: row << 32 | position of each match, in order, for rows with at most `most` of them.
         """
+        self._expected = None
+        self._keep(self._cast(length, counts, places))
+
+    def expect(self, length: int, counts: np.ndarray, places: np.ndarray) -> None:
+        """The same for tokens that are about to come: they vote until the next `add` or `expect`."""
+        self._expected = self._cast(length, counts, places)
+
+    def _cast(self, length: int, counts: np.ndarray, places: np.ndarray) -> Pass:
         rows, followers = places >> 32, (places & 0xFFFFFFFF) + 1
         blocks, places_in = np.divmod(followers, self.block)
         near = places_in >= self.block - self.edge
@@ -50,7 +64,7 @@ class Votes:
         weights = np.repeat(self._weights(length, counts)[rows], each)
         sizes = np.bincount(rows // self.max_n, each, len(counts) // self.max_n).astype(np.int64)
         grams = np.repeat((rows % self.max_n + 1).astype(np.uint8), each)
-        self._keep(Pass(sizes, blocks, weights, grams))
+        return Pass(sizes, blocks, weights, grams)
 
     def _weights(self, length: int, counts: np.ndarray) -> np.ndarray:
         """(rows,) of one vote of each row. Where a row does not tell anything it has no votes."""
@@ -62,18 +76,19 @@ class Votes:
     def _keep(self, votes: Pass) -> None:
         self._passes.append(votes)
         self._held += len(votes.sizes)
-        self.nbytes += votes.nbytes
+        self._kept_bytes += votes.nbytes
         while self._held - len(self._passes[0].sizes) >= self.window:
             oldest = self._passes.popleft()
             self._held -= len(oldest.sizes)
-            self.nbytes -= oldest.nbytes
+            self._kept_bytes -= oldest.nbytes
 
     def scores(self, kernel: np.ndarray, *, alone: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """(blocks, scores): votes of the last len(kernel) tokens, those of age a weighted by kernel[a].
 
         alone: only n-grams that lie within these tokens vote.
         """
-        wanted = min(len(kernel), self.window, self._held)
+        there = self._held + (0 if self._expected is None else len(self._expected.sizes))
+        wanted = min(len(kernel), self.window, there)
         if not wanted:
             return np.empty(0, np.int64), np.empty(0)
         sizes, blocks, weights, grams = self._newest(wanted)
@@ -87,7 +102,8 @@ class Votes:
     def _newest(self, tokens: int) -> Pass:
         """Votes of the newest tokens, as one pass."""
         passes: list[Pass] = []
-        for votes in reversed(self._passes):
+        expected = () if self._expected is None else (self._expected,)
+        for votes in (*expected, *reversed(self._passes)):
             surplus = len(votes.sizes) - tokens
             if surplus > 0:
                 skip = votes.sizes[:surplus].sum()

@@ -37,6 +37,35 @@ def test_votes_are_the_oracles_however_tokens_arrive(text, how, unit, arrive):
     pair.check()
 
 
+@settings(max_examples=80, deadline=None)
+@given(histories, settings_of_index, units, st.integers(1, 900), st.integers(1, 5))
+def test_a_token_that_is_expected_votes_as_if_it_had_come_and_leaves_no_trace(text, how, unit, before, ahead):
+    pair, came = Pair(text, unit=unit, **how), Pair(text, unit=unit, **how)
+    kernel = 0.9 ** np.arange(how["window"] + 1)
+    for one in (pair, came):
+        one.read(before)
+    if pair.length < len(text):
+        pair.store.expect(text[pair.length : pair.length + 1])
+        came.read(1)
+        assert pair.store.length == pair.length
+        found, expected = pair.store.scores(kernel), came.oracle.scores(kernel)
+        assert np.array_equal(found[0], expected[0])
+        assert np.allclose(found[1], expected[1], rtol=1e-12)
+    if pair.length < len(text):
+        pair.store.expect(history(ahead, 60, ahead))
+        pair.read(ahead)
+    pair.check()
+
+
+def test_tokens_expected_together_find_nothing_among_themselves():
+    store = LexicalStore(8, unit=16)
+    store.add([5, 6, 7, 8] * 4)
+    store.expect([50, 51, 50, 51, 50, 51])
+    assert not len(store.scores(np.ones(6))[0])
+    store.expect([5, 50])
+    assert set(store.scores(np.ones(2))[0].tolist()) == {0, 1, 2}
+
+
 @settings(max_examples=60, deadline=None)
 @given(histories, settings_of_index, units, parts, st.integers(0, 1 << 30))
 def test_votes_are_the_oracles_after_opening_at_any_point(text, how, unit, arrive, seed):

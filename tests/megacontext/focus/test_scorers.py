@@ -294,14 +294,14 @@ def test_what_comes_into_view_has_received_no_attention_yet(gist_slots):
     cache.mass = AttentionMass(SPEC, cache.view.arena.capacity)
     newcomers = 0
     for token in toy_tokens(260, vocab=64):
-        run(MODEL, cache, ids(MODEL, [token]))
         before, sealed = {**cache.view.pages, **cache.view.gists}, cache.context.sealed // 4
-        cache.maintain(MODEL)
+        run(MODEL, cache, ids(MODEL, [token]))
         for what, frame in {**cache.view.pages, **cache.view.gists}.items():
             if what not in before and (not isinstance(what, int) or what < sealed):
                 newcomers += 1
                 assert not cache.mass.recent[:, :, list(frame)].any()
                 assert not cache.mass.total[:, :, list(frame)].any()
+        cache.maintain(MODEL)
     assert newcomers > 20
 
 
