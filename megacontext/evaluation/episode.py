@@ -37,6 +37,7 @@ class Outcome:
     kl: list[float] = field(default_factory=list)  # nats a token to full attention, where it is asked for
     read_slots: int = 0  # most slots that a row read, when something was scored
     nbytes: int = 0  # most bytes that the memory held, when something was scored
+    asking_flops: int = 0  # spent by copies of the memory that were asked, on choosing what is seen
 
     @property
     def mean_nll(self) -> float | None:
@@ -151,6 +152,10 @@ class _Episode:
         self.outcome.add_answer(choice == step.answer, losses[step.answer], step.groups)
         if step.stay:
             self.logits = prefill(self.model, cache, [*step.candidates[choice], *step.after], answer=False)
+        else:
+            self.outcome.asking_flops += getattr(cache, "selection_flops", 0) - getattr(
+                self.cache, "selection_flops", 0
+            )
 
     def _losses(self, cache: KVCache, first: Tensor, candidates: list[list[int]]) -> list[list[float]]:
         """Nats of each candidate's tokens after the row whose logits are `first`.

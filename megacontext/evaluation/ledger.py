@@ -6,7 +6,8 @@ loses the episode that it was at.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from megacontext.evaluation.matrix import Cell, Work
@@ -20,6 +21,7 @@ class Ledger:
 
     def __init__(self, cells: Mapping[Cell, Row], file: RowFile, said: Row) -> None:
         self.cells, self.file, self.said = dict(cells), file, said
+        self._by_place = {cell.place: cell for cell in reversed(self.cells)}  # of trials: the first
         self.episodes: dict[Cell, dict[int, Mapping[str, Any]]] = {
             cell: {one["seed"]: one for one in file.finished.get(identity["run"], {}).get("per_seed", ())}
             for cell, identity in cells.items()
@@ -42,9 +44,8 @@ class Ledger:
         episodes = self.episodes[cell]
         if not episodes:
             return None
-        full = self._raw(self._find(cell, FULL, None))
-        ours = self._raw(self._find(cell, MEGACONTEXT, cell.budget)) if cell.cache != MEGACONTEXT else None
-        against = {MEGACONTEXT: ours} if ours else {}
+        full, ours = self._raw(self._full(cell)), self._raw(self._ours(cell))
+        against = {MEGACONTEXT: ours} if ours and cell.cache != MEGACONTEXT else {}
         return {**self.cells[cell], **summarise(episodes.values(), full, **against), **self.said}
 
     def rows(self) -> list[Row]:
@@ -55,22 +56,16 @@ class Ledger:
         """The rows that change because this one has."""
         if work.cell.cache not in (FULL, MEGACONTEXT):
             return []
-        return [
-            cell
-            for cell in self.cells
-            if cell is not work.cell
-            and work.cell in (self._find(cell, FULL, None), self._find(cell, MEGACONTEXT, cell.budget))
-            and work.seed in self.episodes[cell]
-        ]
+        others = (cell for cell in self.cells if cell is not work.cell and work.seed in self.episodes[cell])
+        return [cell for cell in others if work.cell in (self._full(cell), self._ours(cell))]
 
-    def _find(self, cell: Cell, cache: str, budget: int | None) -> Cell | None:
-        """The row of the same task that is called `cache`."""
+    def _full(self, cell: Cell) -> Cell | None:
+        """The plain cache on the same task."""
+        return self._by_place.get(replace(cell, cache=FULL, budget=None).place)
 
-        def place(one: Cell) -> Sequence[Any]:
-            return one.model, one.task, one.split
-
-        same = (one for one in self.cells if one.cache == cache and one.budget == budget and place(one) == place(cell))
-        return next(same, None)
+    def _ours(self, cell: Cell) -> Cell | None:
+        """Our memory at the same budget."""
+        return self._by_place.get(replace(cell, cache=MEGACONTEXT).place)
 
     def _raw(self, cell: Cell | None) -> Row | None:
         """What other rows need of this one."""

@@ -105,6 +105,16 @@ class Cell:
     rank: int = 0
 
     @property
+    def made_of(self) -> tuple[Any, ...]:
+        """What the memory is made from, whatever it is used for."""
+        return self.model, self.cache, self.budget, str(sorted(self.tuned.items()))
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """Where its row stands in a table; of several trials of one method, all in one place."""
+        return self.model, self.task, self.split, self.cache, self.budget
+
+    @property
     def label(self) -> str:
         """For people: the task, the slots, the memory."""
         size = "" if self.budget is None else f"  {self.budget}"

@@ -152,10 +152,16 @@ class Runner:
             "seed": work.seed,
             **figures(out),
             "disk_bytes": None if contender.files is None else contender.files.pages.disk,
-            "selection_flops": int(getattr(cache, "selection_flops", 0)),
+            "selection_flops": _selection_flops(contender, out),
             "seconds": round(time.perf_counter() - started, 1),
             "cpu_seconds": round(time.process_time() - spent, 1),
         }
+
+
+def _selection_flops(contender: Contender, out: Outcome) -> int | None:
+    """Of the whole episode; None if the memory does not count them. A plain cache has nothing to choose."""
+    spent = 0 if contender.budget is None else getattr(contender.cache, "selection_flops", None)
+    return None if spent is None else int(spent) + out.asking_flops
 
 
 def figures(out: Outcome) -> dict[str, Any]:
@@ -216,6 +222,15 @@ class Shop:
 
     def check(self, cells: Sequence[Cell]) -> list[tuple[Row, BudgetError | None]]:
         """Of each cell its identity, and why it cannot be, if so. Raises ConfigError, before anything has been run."""
-        for model, task in dict.fromkeys((cell.model, cell.task) for cell in cells):
-            self.runner(model).try_out(task)
-        return [(self.runner(cell.model).identity(cell), self.runner(cell.model).refusal(cell)) for cell in cells]
+        refusals: dict[tuple[Any, ...], BudgetError | None] = {}
+        tried: set[tuple[str, Task]] = set()
+        found = []
+        for cell in cells:
+            runner = self.runner(cell.model)
+            if (cell.model, cell.task) not in tried:
+                tried.add((cell.model, cell.task))
+                runner.try_out(cell.task)
+            if cell.made_of not in refusals:
+                refusals[cell.made_of] = runner.refusal(cell)
+            found.append((runner.identity(cell), refusals[cell.made_of]))
+        return found

@@ -259,3 +259,20 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     assert "late_recall_long" in done.stdout
     assert "streaming_llm" in done.stdout
+
+
+def test_choosing_for_a_question_that_is_asked_of_a_copy_counts(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from megacontext.baselines.streaming_llm import StreamingLLM
+
+    settle = StreamingLLM.settle
+
+    def costly(self: StreamingLLM, model: object) -> None:
+        self.selection_flops += 1000 if self.length > 900 else 1  # questions go past the 900 tokens of history
+        settle(self, model)
+
+    monkeypatch.setattr(StreamingLLM, "settle", costly)
+    full, row = rows_of(capsys, *ALONE, "--cache", "streaming_llm", "--cache", "full")
+    assert full["selection_flops"] == 0
+    assert row["selection_flops"] > 10 * 1000  # ten questions
