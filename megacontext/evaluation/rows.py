@@ -1,4 +1,20 @@
-"""Rows of a comparison: one cache on one task, as a line of JSON or of a table. What they say is `summary.py`'s."""
+"""Rows of a comparison: one cache on one task at one budget, as a line of JSON or of a table. No tensors here.
+
+run                               one hash of all that an episode of it depends on but its seed; of equal ones the last
+cache, budget, settings           the memory by name, its slots (null: any number), its own settings as tuned
+task, task_tokens, split, private what it was measured on; private: a hash of --private-seed, or null
+model, dtype, device, threads, texts, config  with what
+seeds, history_tokens, tokens     episodes; tokens seen, at most; tokens scored, in all
+slots, read_slots, bytes          most slots resident, most slots that a row read, most bytes in memory, all included
+disk_bytes, selection_flops       null where there is no file, or where the memory does not count them
+accuracy, nll, delta_nll, kl      means over seeds; delta_nll is counted from `full`; null where not measured
+groups                            means of named parts of the task
+interval, against                 95 % intervals of those means, and of the paired differences to other rows
+seconds, cpu_seconds              wall and processor time of all episodes (with jobs > 1 no figures of speed)
+per_seed                          of each episode: the same by item, and seed, jobs, code (a hash of the source)
+
+What they say is computed in `summary.py`.
+"""
 
 from __future__ import annotations
 
