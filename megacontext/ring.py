@@ -13,6 +13,8 @@ from torch import Tensor
 
 from nanochat.hook import KVView, ModelSpec
 
+Shared = dict[tuple[int, ...], Any]  # angles and masks that the layers of one pass have in common, by their rows
+
 
 class Ring:
     """One layer's rows. window: row i sees row j iff 0 <= i - j <= window.
@@ -31,13 +33,12 @@ class Ring:
     def nbytes(self) -> int:
         return sum(t.untyped_storage().nbytes() for t in (self.raw, self.keys, self.values))
 
-    def update(self, q: Tensor, k: Tensor, v: Tensor) -> KVView:
-        """Append rows; the view of them."""
-        rows = q.shape[2]
+    def update(self, q: Tensor, k: Tensor, v: Tensor, shared: Shared | None = None) -> KVView:
+        """Append rows; the view of them. shared: of the same pass, for all rings; empty when it begins."""
+        shared, rows = {} if shared is None else shared, q.shape[2]
         self._make_room(rows)
         start, stop = self.length, self.length + rows
-        self.rotation.reserve(stop)
-        angles = self.rotation.at(torch.arange(start, stop, device=q.device)[None])
+        angles = self._angles(start, stop, q.device, shared)
         self.raw[:, :, start:stop] = k
         self.keys[:, :, start:stop] = self.rotation.rotate(k, angles)
         self.values[:, :, start:stop] = v
@@ -47,15 +48,22 @@ class Ring:
             self.rotation.rotate(q, angles),
             self.keys[:, :, low:stop],
             self.values[:, :, low:stop],
-            self._bias(rows, low, start, stop, q),
+            self._bias(low, start, stop, q, shared) if rows > 1 else None,
         )
 
-    def _bias(self, rows: int, low: int, start: int, stop: int, q: Tensor) -> Tensor | None:
-        if rows == 1:
-            return None
-        age = torch.arange(start, stop, device=q.device)[:, None] - torch.arange(low, stop, device=q.device)
-        bias = torch.zeros(age.shape, dtype=q.dtype, device=q.device)
-        return bias.masked_fill_((age < 0) | (age > self.window), float("-inf"))
+    def _angles(self, start: int, stop: int, device: torch.device, shared: Shared) -> Any:
+        if (start, stop) not in shared:
+            self.rotation.reserve(stop)
+            shared[start, stop] = self.rotation.at(torch.arange(start, stop, device=device)[None])
+        return shared[start, stop]
+
+    def _bias(self, low: int, start: int, stop: int, q: Tensor, shared: Shared) -> Tensor:
+        rows = low, start, stop, self.window
+        if rows not in shared:
+            age = torch.arange(start, stop, device=q.device)[:, None] - torch.arange(low, stop, device=q.device)
+            bias = torch.zeros(age.shape, dtype=q.dtype, device=q.device)
+            shared[rows] = bias.masked_fill_((age < 0) | (age > self.window), float("-inf"))
+        return shared[rows]
 
     def _make_room(self, rows: int) -> None:
         capacity = self.raw.shape[2]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from megacontext.arena import Layers, Slots
 from megacontext.focus.attention_mass import AttentionMass
-from megacontext.ring import Ring
+from megacontext.ring import Ring, Shared
 from megacontext.view import View
 from nanochat.hook import KVView, ModelSpec
 from nanochat.kv_cache import storage_bytes
@@ -34,6 +34,7 @@ class ViewPass:
         self._layer_index = {layer: i for i, layer in enumerate(spec.memory_layers)}
         self._runs: list[tuple[slice, Layers]] = []  # rows of the pass, and where they go
         self._seen: Layers = []
+        self._shared: Shared = {}  # among the rings, while a pass lasts
         self._bias: Tensor | None = None
         self._angles: Any = None
 
@@ -47,7 +48,7 @@ class ViewPass:
         self._bias = self.view.mask(rows, self.view.rows_index(runs), reach)
         ends = list(accumulate(map(len, runs)))
         self._runs = [(slice(end - len(run), end), arena.places(run)) for end, run in zip(ends, runs, strict=True)]
-        self._seen = arena.seen(reach)
+        self._seen, self._shared = arena.seen(reach), {}
         where = np.concatenate([arena.position[run.start : run.stop] for run in runs])
         positions = torch.from_numpy(where).to(self.spec.device)[None]
         self._angles = self.spec.rotation.at(positions)
@@ -57,7 +58,7 @@ class ViewPass:
         """Write this layer's rows, say what they see: q (1, H, T, d), k and v (1, Hk, T, d), not rotated."""
         ring = self.rings.get(layer)
         if ring is not None:
-            return ring.update(q, k, v)
+            return ring.update(q, k, v, self._shared)
         at, rotate = self._layer_index[layer], self.spec.rotation.rotate
         new = (k, rotate(k, self._angles), v)
         for rows, layers in self._runs:
@@ -72,6 +73,7 @@ class ViewPass:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the open pass alone: mask and angles. A single row's mask is the arena's own."""
+        """Bytes of the open pass alone: masks and angles. A single row's mask is the arena's own."""
         bias = None if self._bias is None or self._bias.dim() == 1 else self._bias
-        return storage_bytes((bias, *(self._angles or ())))
+        held = [part if isinstance(part, tuple) else (part,) for part in (self._angles, *self._shared.values())]
+        return storage_bytes((bias, *(tensor for parts in held for tensor in parts)))

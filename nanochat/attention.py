@@ -55,5 +55,5 @@ def _grouped(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Te
         scores = stacked @ keys.transpose(-1, -2)
     if bias is not None:
         scores = (scores.reshape(batch, heads, rows, slots) + bias).view(batch, kv_heads, group * rows, slots)
-    weights = scores.float().softmax(-1).to(values.dtype)
+    weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
     return (weights @ values).view(batch, heads, rows, width)

@@ -77,6 +77,18 @@ def test_rows_that_are_taken_back_can_be_computed_again(seed):
         at -= back
 
 
+def test_rings_of_one_pass_share_angles_and_masks_and_answer_the_same():
+    q, k, v = rows(30)
+    alone, together, wider = small_ring(5), small_ring(5), small_ring(8)
+    for a, b in ((0, 12), (12, 13), (13, 30)):
+        parts, shared = [t[:, :, a:b] for t in (q, k, v)], {}
+        wider.update(*parts, shared)
+        other, one = alone.update(*parts), together.update(*parts, shared)
+        assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True) if x is not None)
+        if a == 0:
+            assert len(shared) == 3  # angles for both, a mask for each window
+
+
 def test_a_pass_longer_than_the_ring_is_seen_whole():
     q, k, v = rows(120)
     out = feed(small_ring(3), q, k, v, [100])
