@@ -91,7 +91,7 @@ class Ours(Timed):
 
     def __init__(self, name: str, loaded: LoadedModel, contender: Contender) -> None:
         self.name, self.model, self.contender = name, loaded.model, contender
-        self.plain = isinstance(contender.cache, DenseCache)
+        self.plain = type(contender.cache) is DenseCache
         self._logits: Tensor | None = None
         self._passage: list[int] = []  # newest tokens, for filling
         self._going: tuple[KVCache, Iterator[int]] | None = None
