@@ -32,9 +32,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(path: Path, *, mode: int = 0o700) -> None:
-    """`path`, and the folders above it that are missing; their names are durable when this returns."""
+    """`path`, and the folders above it that are missing, all with `mode`; durable when this returns."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    for folder in reversed(missing or [path]):
+        folder.mkdir(mode=mode, exist_ok=True)
     for folder in missing:
         sync_folder(folder.parent)
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from megacontext.errors import ConfigError, StoreError
 from megacontext.session import Session, Turn, session_folder
-from nanochat.files import FileLock, sync_folder
+from nanochat.files import FileLock, make_folder, sync_folder
 
 PREFIX, LOCK_NAME = ".new-", "lock"
 PIECE = 1 << 16  # tokens copied in one go
@@ -46,7 +46,7 @@ def making(root: Path | str, name: str) -> Iterator[Path]:
     check_free(root, name)
     workshop = root / f"{PREFIX}{secrets.token_hex(8)}"
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         _clear_away(root)
         workshop.mkdir(mode=0o700)
         lock = FileLock(workshop / LOCK_NAME)

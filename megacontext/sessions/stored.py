@@ -30,7 +30,7 @@ from megacontext.tree import token_frames as frames
 from megacontext.tree.frame_run import read_runs
 from nanochat.files import read_json
 
-TAIL_LIMIT = 64 << 20  # bytes behind a bad frame that are searched for good ones
+TAIL_LIMIT = frames.TAIL_LIMIT
 
 
 @dataclass(frozen=True)

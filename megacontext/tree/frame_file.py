@@ -7,14 +7,17 @@ ctx_format.py. Knows nothing of what the frames hold.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from megacontext.errors import StoreError
 from megacontext.tree import ctx_format as ctx
 
 _BINARY = getattr(os, "O_BINARY", 0)
+_SEEK_DATA = getattr(os, "SEEK_DATA", None)
 
 
 class FrameFile:
@@ -83,6 +86,28 @@ class FrameFile:
         offset, stride = self.geometry.offset(number), self.geometry.stride
         self._write(bytes(ctx.FRAME_HEAD), offset)
         _punch(self._descriptor, offset, stride)
+
+    def numbers(self, start: int = 0) -> Iterator[int]:
+        """Numbers of the frames that were written, from `start` on, in order. Raises as `read`.
+
+        Holes of the file are skipped where the system tells them: a file may claim to be far larger than it is.
+        """
+        while (place := self._data_from(start)) < self.places:
+            if self.has(place):
+                yield place
+            start = place + 1
+
+    def _data_from(self, number: int) -> int:
+        """The first place from `number` on that may hold something; `places` if there is none."""
+        if _SEEK_DATA is None or number >= self.places:
+            return number
+        try:
+            found = os.lseek(self._descriptor, self.geometry.offset(number), _SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+                return self.places
+            return number
+        return max((found - ctx.ALIGN) // self.geometry.stride, number)
 
     @property
     def places(self) -> int:

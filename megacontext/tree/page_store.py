@@ -44,8 +44,9 @@ class PageStore:
     """Pages by number. file: None keeps all in memory, but for what `recompute` can make again.
 
     ram_bytes: what pages may take in memory. disk_bytes: what the file may take, None for no limit; the page unused for
-    longest leaves it first, once there is a `recompute`. recompute: makes a page of its tokens, called on the thread of `get`. made_of: the checksum
-    of a page's tokens; a page of other ones in the file is none. failure: why nothing is written any more.
+    longest leaves it first, once there is a `recompute`. recompute: makes a page of its tokens, called on the thread of
+    `get`. made_of: the checksum of a page's tokens; a page of other ones in the file is none. failure: why nothing is
+    written any more.
     """
 
     def __init__(
@@ -332,9 +333,9 @@ class PageStore:
         """The page on disk that was unused for longest: those of earlier runs by age, then by use."""
         assert self._file is not None
         with self._change:
-            while self._oldest < self._file.frames.places:
-                number, self._oldest = self._oldest, self._oldest + 1
-                if number not in self._disk_use and number not in self._unwritten and self._file.frames.has(number):
+            for number in self._file.frames.numbers(self._oldest):
+                self._oldest = number + 1
+                if number not in self._disk_use and number not in self._unwritten:
                     return number
             return self._disk_use.popitem(last=False)[0] if self._disk_use else None
 

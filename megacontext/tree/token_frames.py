@@ -24,6 +24,7 @@ VERSION = 1
 BYTE_ORDER = 0x0102
 WORD = struct.pack("<I", 0xF7A3C5E1)
 TOKENS, SYNCED = 1, 2
+TAIL_LIMIT = 64 << 20  # bytes behind the last whole frame that are looked at: a crash leaves no more by itself
 FRAME_TOKENS = 4096  # most ids in a frame: bounds what one damaged byte can hide, and the work of a scan
 VOCAB_LIMIT = 1 << 31
 WINDOW = 1 << 20  # bytes read at a time; many frames fit

@@ -22,7 +22,7 @@ from megacontext.errors import StoreError
 from megacontext.tree import token_frames as frames
 from megacontext.tree.frame_run import read_runs
 from megacontext.tree.memory_log import MemoryLog, Recovered
-from megacontext.tree.quarantine import set_aside
+from megacontext.tree.quarantine import set_aside, set_tail_aside
 from megacontext.tree.token_frames import FRAME_TOKENS, HEADER_BYTES, Header
 from nanochat.files import FileLock, atomic_write, make_folder
 
@@ -157,20 +157,22 @@ class TokenLog(MemoryLog):
         self._written += int(counts.sum())
 
     def _cut_tail(self, repair: bool) -> None:
-        tail = self._read(self._size, os.fstat(self._descriptor).st_size - self._size)
-        if not tail:
+        size = os.fstat(self._descriptor).st_size - self._size
+        if size <= 0:
             return
-        if frames.durable_length(tail) > self._size and not repair:
+        behind = f"{size:,} bytes stand" if size > frames.TAIL_LIMIT else ""
+        if frames.durable_length(self._read(self._size, min(size, frames.TAIL_LIMIT))) > self._size:
+            behind = "good data stands"
+        if behind and not repair:
             raise DamagedLogError(
-                f"{self.path} is damaged at byte {self._size}, after {self._written} tokens, and good data stands "
-                "behind it",
+                f"{self.path} is damaged at byte {self._size}, after {self._written} tokens, and {behind} behind it",
                 self._size,
                 self._written,
             )
-        set_aside(self.path, self._size, tail)
+        set_tail_aside(self.path, self._size)
         os.ftruncate(self._descriptor, self._size)
         os.fsync(self._descriptor)
-        self.truncated = len(tail)
+        self.truncated = size
 
     # Writing ----------------------------------------------------------------------------------------------------------
 

@@ -82,3 +82,13 @@ def test_one_lock_at_a_time_and_its_owner_is_told(tmp_path):
     first.release()
     assert second.acquire()
     second.release()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
+def test_folders_above_are_private_too(tmp_path):
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "a/b", "a/b/c")] == [0o700] * 3
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "file")

@@ -141,10 +141,14 @@ class ToyChat(Chat):
                 importlib.import_module(name)
 
     def main(self, *flags: str) -> int:
-        """Be the chat, in this process: the exit code."""
-        sys.argv = ["chat", "--config", str(self.home / "toy.yaml"), *flags]
+        """Be the chat, in this process: the exit code. The flag `repair` alone: be what repairs its session."""
+        program, argv = "nanochat.chat", ["--config", str(self.home / "toy.yaml"), *flags]
+        if flags == ("repair",):
+            (session,) = self.sessions.iterdir()
+            program, argv = "tools.inspect_memory", [session.name, "--root", str(self.sessions), "--repair"]
+        sys.argv = [program, *argv]
         try:
-            runpy.run_module("nanochat.chat", run_name="__main__", alter_sys=True)
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
         except SystemExit as leave:
             return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
         return 0

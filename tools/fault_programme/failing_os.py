@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-PACKAGES = ("megacontext", "nanochat")
+PACKAGES = ("megacontext", "nanochat", "tools/inspection")
 SHARED = ("nanochat/files.py", "nanochat/file_copy.py", "megacontext/tree/frame_file.py")  # the site is who calls them
-CALLS = ("write", "pwrite", "fsync", "replace", "ftruncate", "unlink", "mkdir", "open", "read", "pread")
+CALLS = ("write", "pwrite", "fsync", "replace", "rename", "ftruncate", "unlink", "mkdir", "open", "read", "pread")
 WRITES = ("write", "pwrite")
-CHANGES = (*WRITES, "fsync", "replace", "ftruncate", "unlink", "mkdir")  # what a crash can come between
+CHANGES = (*WRITES, "fsync", "replace", "rename", "ftruncate", "unlink", "mkdir")  # what a crash can come between
 
 Kind = Literal["before", "within", "error", "short"]
 

@@ -64,6 +64,7 @@ class Unsynced:
             "pwrite": self._pwrite,
             "ftruncate": self._ftruncate,
             "replace": self._replace,
+            "rename": self._replace,
             "unlink": self._unlink,
             "mkdir": self._mkdir,
             "open": self._open,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def what_is_wrong(chat: Chat, acknowledged: Sequence[Said], *flags: str, logs: b
     more = replies(said)
     if len(more) != 1 or (acknowledged and more[0].history <= acknowledged[-1].history):
         return f"the session went on at {more}, after {acknowledged[-1:]}"
-    return lost_turns(chat, [*acknowledged, *more]) or broken_logs(chat.logs if logs else ())
+    told = [*acknowledged, *more]
+    return lost_turns(chat, told) or broken_logs(chat.logs if logs else ()) or open_to_others(chat)
 
 
 def lost_turns(chat: Chat, acknowledged: Sequence[Said]) -> str:
@@ -39,6 +41,17 @@ def lost_turns(chat: Chat, acknowledged: Sequence[Said]) -> str:
     there = iter(map(text.decode, turns))
     lost = (said for said in acknowledged if said.text not in there)  # goes on behind the last one found
     return next((f"the turn {said} is lost; there are {len(turns)}" for said in lost), "")
+
+
+def open_to_others(chat: Chat) -> str:
+    """Whether sessions and logs are the user's alone, however they came to be: "", or the first file that is not."""
+    if os.name == "nt":
+        return ""
+    for root in (chat.sessions, chat.home / "logs"):
+        for path in (root, *root.rglob("*")):
+            if path.lstat().st_mode & 0o077:
+                return f"{path.relative_to(chat.home)} has mode {path.lstat().st_mode & 0o777:o}"
+    return ""
 
 
 def broken_logs(logs: Sequence[Path]) -> str:

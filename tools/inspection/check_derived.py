@@ -58,14 +58,12 @@ def check_ctx(path: Path, info: dict[str, Any], tokens: int) -> FileState:
 def read_frames(path: Path) -> Frames:
     """Every frame, against its checksums. One that looks torn is read twice: it may be written just now."""
     with closing(FrameFile.open_any(path)) as file:
-        there = [number for number in range(file.places) if file.has(number)]
-        damaged = [number for number in there if file.read(number) is None and _still_torn(file, number)]
+        there = list(file.numbers())
+        torn = [number for number in there if file.read(number) is None]
+        if torn:
+            time.sleep(0.01)
+        damaged = [number for number in torn if file.read(number) is None and file.has(number)]
     return Frames(file.geometry, sorted({*there} - {*damaged}), damaged)
-
-
-def _still_torn(file: FrameFile, number: int) -> bool:
-    time.sleep(0.01)
-    return file.read(number) is None and file.has(number)
 
 
 def _maker(digest: bytes, info: dict[str, Any], geometry: ctx.Geometry) -> str:

@@ -99,11 +99,15 @@ def _whole_frames(read: Callable[[int, int], bytes], header: frames.Header | Non
 def _log_state(read: Callable[[int, int], bytes], size: int, found: _Whole) -> FileState:
     holds = f"{counted(len(found.ids), 'token')} in {counted(found.frames, 'frame')}"
     holds += f", {found.unmarked:,} of them not marked durable" if found.unmarked else ""
-    tail = read(found.end, max(size - found.end, 0))
-    if not tail:
+    behind = max(size - found.end, 0)
+    if not behind:
         return FileState(LOG_NAME, "ok", size, holds)
+    tail = read(found.end, min(behind, frames.TAIL_LIMIT))
     if frames.durable_length(tail) <= found.end:
-        note = f"{holds}; then {counted(len(tail), 'byte')} of a write that a crash cut off, or that goes on just now"
+        if behind > frames.TAIL_LIMIT:
+            note = f"{holds} before it; behind it {counted(behind, 'byte')}, more than a crash leaves"
+            return FileState(LOG_NAME, "damaged", size, note, found.end, refused=True)
+        note = f"{holds}; then {counted(behind, 'byte')} of a write that a crash cut off, or that goes on just now"
         return FileState(LOG_NAME, "torn tail", size, note, found.end)
     note = f"{holds} before it; behind it {counted(_readable(tail), 'token')} in frames that are whole"
     return FileState(LOG_NAME, "damaged", size, note, found.end, refused=True)
