@@ -33,7 +33,7 @@ WIDE = 200  # columns of a table that goes to a file or a pipe
 SHOWN = {
     **{"budget": "budget", "seeds": "seeds", "history_tokens": "history", "slots": "slots", "read_slots": "read"},
     **{"megabytes": "MB", "accuracy": "accuracy", "accuracy_interval": "95 %", "nll": "NLL"},
-    **{"delta_nll": "ΔNLL", "delta_nll_interval": "95 %", "kl": "KL", "seconds": "s"},
+    **{"delta_nll": "ΔNLL", "delta_nll_interval": "95 %", "kl": "KL"},
 }
 
 
@@ -41,7 +41,7 @@ def for_table(row: Row) -> Row:
     """The row, with what a table writes in another way: intervals as text, bytes in millions."""
     intervals = {f"{name}_interval": _spread(value) for name, value in row.get("interval", {}).items()}
     size = row.get("bytes")
-    return {**row, **intervals, "megabytes": None if size is None else round(size / 1e6, 1)}
+    return {**row, **intervals, "megabytes": None if size is None else f"{size / 1e6:,.1f}"}
 
 
 def _spread(value: Sequence[float] | None) -> str | None:
@@ -107,6 +107,7 @@ def print_table(rows: Sequence[Row], columns: Mapping[str, str], *, title: str =
     A column in which everything is missing is left out.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title or None)
@@ -119,7 +120,9 @@ def print_table(rows: Sequence[Row], columns: Mapping[str, str], *, title: str =
     for before, row in zip([None, *rows[:-1]], rows, strict=True):
         if before is not None and before.get("task") != row.get("task"):
             table.add_section()
-        table.add_row(*(str(row.get(name, "")) for name in names), *(_cell(key, row.get(key)) for key in columns))
+        table.add_row(
+            *(escape(str(row.get(name, ""))) for name in names), *(_cell(key, row.get(key)) for key in columns)
+        )
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDE).print(table)
 
 

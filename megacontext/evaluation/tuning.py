@@ -34,7 +34,12 @@ HEADING = (
 Settings = Mapping[str, Any]
 
 _OF_RECENCY: tuple[Settings, ...] = ({}, {"protect_first": 0}, {"protect_first": 2}, {"protect_first": 4})
-_OF_OURS: tuple[Settings, ...] = ({}, {"recent_tokens": 160}, {"far_blocks": 12}, {"prompt_blocks": 2})
+_OF_OURS: tuple[Settings, ...] = (  # how the slots are shared between recent text and what was found
+    {},
+    {"prompt_recent_tokens": 0},
+    {"prompt_recent_tokens": 0, "prompt_blocks": 2},
+    {"prompt_recent_tokens": 256, "recent_tokens": 160},
+)
 
 
 class Choice(Section):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from megacontext.evaluation.rows import for_table, line
+from megacontext.evaluation.rows import for_table, line, print_table
 from megacontext.evaluation.runner import pieces
 from megacontext.evaluation.summary import summarise
 
@@ -76,7 +76,12 @@ def test_a_row_is_the_same_after_json() -> None:
 
 def test_a_table_shows_intervals_and_millions_of_bytes() -> None:
     shown = for_table({"bytes": 12_345_678, "interval": {"accuracy": [0.5, 1.0], "nll": None}})
-    assert (shown["megabytes"], shown["accuracy_interval"], shown["nll_interval"]) == (12.3, "0.50 .. 1.00", None)
+    assert (shown["megabytes"], shown["accuracy_interval"], shown["nll_interval"]) == ("12.3", "0.50 .. 1.00", None)
+
+
+def test_what_a_name_carries_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table([{"task": "t", "cache": "megacontext[far_blocks=8]", "nll": 1.0}], {"nll": "NLL"})
+    assert "megacontext[far_blocks=8]" in capsys.readouterr().out
 
 
 def test_many_figures_of_a_group_are_kept_as_means_of_even_pieces() -> None:
