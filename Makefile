@@ -58,7 +58,7 @@ bench: env model corpus ## every memory on every task: about 13 hours, a first w
 	$(COMPARE) --config configs/compare/bench.yaml --out $(RESULTS)/bench.jsonl --resume
 	$(COMPARE) --config configs/compare/parts.yaml --out $(RESULTS)/parts.jsonl --resume
 
-tune: env model corpus ## choose every method's settings on the development split: about an hour
+tune: env model corpus ## choose every method's settings on the development split: about two hours
 	$(COMPARE) --tune --out $(RESULTS)/tuning.jsonl --resume
 
 lock: env ## write requirements/*.txt anew, keeping the versions that fit
