@@ -100,11 +100,15 @@ class SnapKVAware(SnapKV):
 
     def maintain(self, model: BaseModel, *, prompt: int = 0, words: tuple[int, int] | None = None) -> None:
         super().maintain(model, prompt=prompt, words=words)
-        keep = self.limits.slots - max(self.limits.chunk, self.limits.spare)
-        if prompt and self.slots[self.spec.memory_layers[0]].count > keep:
+        if prompt:
             for layer in self.spec.memory_layers:
-                self.shrink(layer, keep)
-                self._close_up(self.slots[layer])
+                self._choose(layer)
+
+    def _choose(self, layer: int) -> None:
+        keep = self.layer_slots(layer) - max(self.limits.chunk, self.limits.spare)
+        if self.slots[layer].count > keep:
+            self.shrink(layer, keep)
+            self._close_up(self.slots[layer])
 
     @property
     def usage(self) -> CacheUsage:
