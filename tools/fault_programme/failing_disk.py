@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from tools.fault_programme.chats import ToyChat, replies
 from tools.fault_programme.failing_os import CALLS, WRITES, Call, FailingOS, Fault
+from tools.fault_programme.power_cuts import WITH_GISTS
 from tools.fault_programme.row import Outcome, Plan
 from tools.fault_programme.verdict import NAME, what_is_wrong
 
@@ -47,26 +48,32 @@ KINDS = ((errno.EIO, False), (errno.ENOSPC, True), (0, False))
 def run(plan: Plan) -> Outcome:
     outcome, made = Outcome(), ToyChat.made(plan.fresh("made"))
     begun = made.elsewhere(plan.folder / "begun")
-    code, _ = begun.run(*TALK, around=lambda: _watched(begun.home, None))
-    assert code == 0, begun.notes
-    calls = sum(json.loads((begun.home / "sites.json").read_text()).values())
+    calls = [_calls(begun), *(_calls(begun, *WITH_GISTS) for _ in range(3))]  # in a new session, ..., a grown one
     count, rng = plan.count(FAULTS), plan.rng()
     for number in range(count):
-        kind = KINDS[number % len(KINDS)]
-        trouble = Trouble(number * calls // count + rng.randrange(max(calls // count, 1)), *kind)
+        kind, grown = KINDS[number % len(KINDS)], number % 2
+        of = calls[-1 if grown else 0]
+        trouble = Trouble(number * of // count + rng.randrange(max(of // count, 1)), *kind)
         chat = made.elsewhere(plan.folder / f"run-{number}")
-        if number % 2:
+        if grown:
             shutil.copytree(begun.sessions, chat.sessions)
-        problem = _wrong_after(chat, trouble)
+        problem = _wrong_after(chat, trouble, WITH_GISTS if grown else ())
         if problem is not None:
-            outcome.fault(problem and f"{trouble} of {calls} (run {number}, seed {plan.seed}): {problem}")
-    outcome.said = f"{outcome.faults} of {count} calls were met, of {calls} in a run"
+            outcome.fault(problem and f"{trouble} of {of} (run {number}, seed {plan.seed}): {problem}")
+    outcome.said = f"{outcome.faults} of {count} calls were met, of {calls[0]} in a run and {calls[-1]} in a longer one"
     return outcome
 
 
-def _wrong_after(chat: ToyChat, trouble: Trouble) -> str | None:
+def _calls(chat: ToyChat, *flags: str) -> int:
+    """How many there are in a talk to which nothing happens."""
+    code, _ = chat.run(*TALK, *flags, around=lambda: _watched(chat.home, None))
+    assert code == 0, chat.notes
+    return sum(json.loads((chat.home / "sites.json").read_text()).values())
+
+
+def _wrong_after(chat: ToyChat, trouble: Trouble, flags: tuple[str, ...]) -> str | None:
     """None if the run came to its end before the fault."""
-    code, said = chat.run(*TALK, around=lambda: _watched(chat.home, trouble))
+    code, said = chat.run(*TALK, *flags, around=lambda: _watched(chat.home, trouble))
     before, mark, after = said.partition(MARK)
     if not mark:
         return None if code == 0 else f"exit code {code}: {chat.notes[-300:]}"
@@ -79,7 +86,7 @@ def _wrong_after(chat: ToyChat, trouble: Trouble) -> str | None:
     if len(told) < len(PROMPTS) and (code == 0 or b'"delta"' in before):
         return f"{len(told)} answers, exit code {code}, {where}: {notes[-800:]}"
     safe = told if code == 0 else replies(before)
-    return what_is_wrong(chat, safe)
+    return what_is_wrong(chat, safe, *flags)
 
 
 @contextlib.contextmanager

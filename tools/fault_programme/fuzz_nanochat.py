@@ -56,14 +56,14 @@ def checkpoint_meta(folder: Path) -> Target:
     """meta_<step>.json beside weights that are whole."""
     path, parse, allowed = _checkpoint(folder, "meta_000001.json")
     words = [b'"model_config"', b'"n_layer"', b'"n_embd"', b'"vocab_size"', b'"G4"', b'"window_pattern"', b'"SL"']
-    return Target("meta.json", [path.read_bytes()], parse, allowed, words, tree=JSON)
+    return Target("meta.json", [path.read_bytes()], parse, allowed, words, share=0.5, tree=JSON)
 
 
 def checkpoint_weights(folder: Path) -> Target:
     """model_<step>.pt."""
     path, parse, allowed = _checkpoint(folder, "model_000001.pt")
     words = [b"torch._utils", b"_rebuild_tensor_v2", b"FloatStorage", b"os", b"system", b"PK\3\4", b"transformer.wte"]
-    return Target("model.pt", [path.read_bytes()], parse, allowed, words)
+    return Target("model.pt", [path.read_bytes()], parse, allowed, words, share=0.5)
 
 
 def _checkpoint(folder: Path, name: str) -> tuple[Path, Callable[[bytes], None], tuple[type[Exception], ...]]:
