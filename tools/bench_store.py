@@ -7,7 +7,8 @@ the system's cache, nothing has been computed. Rows, by `figure`:
 
     restart    open_ms: session, log, memory brought back; first_token_ms: of the first turn; restart_ms: both.
                warm_first_token_ms: of later turns of the same process (median); score_ms: the scorers' part of it, the
-               one that looks at all of history. Reach: restart_ms at most 2x warm, and flat in history within 20 %.
+               one that looks at all of history. restart_cpu_ms, warm_cpu_ms: the processor's part, which says more on
+               a busy machine. Reach: restart_ms at most 2x warm, and flat in history within 20 %.
                Python, torch and weights are loaded before, in process_ms and load_ms.
     resident   bytes in memory after opening, by name; others: what the system counts beyond. per_token: bytes a token
                beyond pages and view, from one length to the next. Reach: under 16

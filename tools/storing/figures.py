@@ -18,6 +18,8 @@ COLUMNS = {
         "restart_ms",
         "warm_first_token_ms",
         "over_warm",
+        "restart_cpu_ms",
+        "warm_cpu_ms",
         "score_ms",
         "read_again",
     ),
@@ -50,6 +52,8 @@ def _restart_row(best: dict[str, Any], rounds: Sequence[dict[str, Any]]) -> Row:
         **{name: best[name] for name in names},
         "restart_ms": round(restart, 3),
         "warm_first_token_ms": warm,
+        "restart_cpu_ms": min(round(found["open_cpu_ms"] + found["first_token_cpu_ms"], 3) for found in rounds),
+        "warm_cpu_ms": min(found["warm_first_token_cpu_ms"] for found in rounds),
         "score_ms": min((found["score_ms"] for found in rounds if found["score_ms"]), default=None),
         "over_warm": round(restart / warm, 3),
     }

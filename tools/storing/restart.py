@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 from megacontext.telemetry.events import Event, Tick
@@ -56,12 +56,12 @@ def measure(place: Place, asked: float) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
     }
     forget_peak()
-    before, started = memory_use(), perf_counter()
+    before, started, cpu = memory_use(), perf_counter(), process_time()
     prompts = PromptTicks()
     with opened(place, loaded, prompts) as there:
         found["session_ms"] = _ms(perf_counter() - started)
         resumed = there.conversation.resume()
-        found["open_ms"] = _ms(perf_counter() - started)
+        found["open_ms"], found["open_cpu_ms"] = _ms(perf_counter() - started), _ms(process_time() - cpu)
         found |= {"kept_tokens": resumed.kept, "read_again": resumed.tokens - resumed.kept, "why": resumed.why}
         found |= _resident(there, before, memory_use())
         found |= _turns(there, prompts)
@@ -149,14 +149,15 @@ def _turns(there: Open, prompts: PromptTicks) -> dict[str, Any]:
     watch, sampler = Watch(), TokenTimes(there.conversation)
     for owner, name in ((there.session, "append"), (there.files, "keep"), (there.files.pages, "put")):
         watch.over(owner, name)
-    first, decode_s, keep_s, thread_s = [], 0.0, 0.0, 0.0
+    first, first_cpu, decode_s, keep_s, thread_s = [], [], 0.0, 0.0, 0.0
     for question in QUESTIONS:
         sampler.times.clear()
-        started = perf_counter()
+        started, cpu = perf_counter(), process_time()
         with _thread_time() as thread:
             for _ in there.conversation.say(question):
                 pass
         first.append(sampler.times[0] - started)
+        first_cpu.append(sampler.cpu - cpu)
         decode_s += sampler.times[-1] - sampler.times[0]
         keep_s += watch.between(sampler.times[0], sampler.times[-1])
         thread_s += thread[0]
@@ -165,6 +166,8 @@ def _turns(there: Open, prompts: PromptTicks) -> dict[str, Any]:
     return {
         "first_token_ms": _ms(first[0]),
         "warm_first_token_ms": _ms(warm),
+        "first_token_cpu_ms": _ms(first_cpu[0]),
+        "warm_first_token_cpu_ms": _ms(median(first_cpu[1:])),
         "score_ms": round(median(prompts.score_ms[1:]), 3) if len(prompts.score_ms) > 1 else None,
         "decode_ms": _ms(decode_s / max(tokens, 1)),
         "keep_ms": _ms(keep_s / max(tokens, 1)),
@@ -174,17 +177,19 @@ def _turns(there: Open, prompts: PromptTicks) -> dict[str, Any]:
 
 
 class TokenTimes:
-    """Stands before a conversation's sampler and notes when it is asked. times: of this turn."""
+    """Stands before a conversation's sampler and notes when it is asked. times: of this turn. cpu: of its first."""
 
     def __init__(self, conversation: Any) -> None:
         self.times: list[float] = []
         self.counts: list[int] = []
+        self.cpu = 0.0
         sample = conversation._sampler
 
         def timed(logits: Any) -> int:
             token = sample(logits)
             if not self.times:
                 self.counts.append(0)
+                self.cpu = process_time()
             self.times.append(perf_counter())
             self.counts[-1] += 1
             return token
