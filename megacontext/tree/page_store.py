@@ -255,6 +255,13 @@ class PageStore:
         return bool(self._unwritten) and self.failure is None
 
     def _run(self) -> None:
+        try:
+            self._work_on()
+        except Exception as error:  # nobody may wait for a thread that is no more
+            with self._change:
+                self._fail(StoreError(f"pages are not written any more ({type(error).__name__}: {error})"))
+
+    def _work_on(self) -> None:
         while True:
             with self._change:
                 while not (self._wanted or self._writable or self._ripe or self._closing):

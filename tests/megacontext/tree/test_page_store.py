@@ -298,3 +298,18 @@ def test_a_disk_that_tells_nothing_of_its_pages_ends_no_thread(tmp_path, monkeyp
         time.sleep(0.01)
     assert "cannot be read" in str(store.failure)
     store.close()
+
+
+def test_a_thread_that_ends_for_any_reason_leaves_nobody_waiting(tmp_path, monkeypatch):
+    store = on_disk(tmp_path)
+
+    def write(*_: object) -> None:
+        raise TypeError("a fault of ours")
+
+    monkeypatch.setattr(PageFile, "write", write)
+    for number in range(MOST_UNWRITTEN + 5):
+        store.put(number, page(number))
+    with pytest.raises(StoreError, match=r"not written any more \(TypeError: a fault of ours\)"):
+        store.flush()
+    assert torch.equal(store.get(3).keys, page(3).keys)
+    store.close()
