@@ -125,6 +125,12 @@ def unpack_frame(data: bytes, number: int, geometry: Geometry, made_of: int | No
     return payload if zlib.crc32(payload) == checksum else None
 
 
+def made_of(head: bytes) -> int:
+    """The checksum of the tokens that a frame is made of, as its first bytes say."""
+    tokens: int = _HEAD.unpack_from(head)[-1]
+    return tokens
+
+
 def is_blank(head: bytes) -> bool:
     """Whether a frame was never written, or was given back."""
     return not any(head[:FRAME_HEAD])

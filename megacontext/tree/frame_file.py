@@ -77,6 +77,10 @@ class FrameFile:
             self.damaged += not ctx.is_blank(data)
         return payload
 
+    def made_of(self, number: int) -> int:
+        """The checksum of a frame's tokens, as a frame that was read tells it. Raises as `read`."""
+        return ctx.made_of(self._read(ctx.FRAME_HEAD, self.geometry.offset(number)))
+
     def has(self, number: int) -> bool:
         """Whether a frame was written at this place; whether it is whole shows when it is read. Raises as `read`."""
         return not ctx.is_blank(self._read(ctx.FRAME_HEAD, self.geometry.offset(number)))

@@ -152,7 +152,7 @@ def with_pages_as(place: Place, loaded: LoadedModel, dtype: str) -> Place:
     target = PageFile.open(other.folder / PAGES_NAME, new, fingerprint=spec.fingerprint)
     for number in range(source.frames.places):
         if (page := source.read(number)) is not None:
-            target.write(number, page)
+            target.write(number, page, source.frames.made_of(number))
     source.frames.close()
     target.frames.close()
     return other

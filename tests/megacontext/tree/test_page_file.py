@@ -231,3 +231,14 @@ def test_the_stride_is_whole_blocks_of_the_file_system():
     geometry = geometry_of(CODEC)
     assert geometry.stride % 4096 == 0
     assert geometry.stride >= ctx.FRAME_HEAD + CODEC.nbytes
+
+
+def test_a_page_of_other_tokens_is_not_there(tmp_path):
+    file = opened(tmp_path / "pages.ctx")
+    file.write(3, page(3), 77)
+    assert file.read(3, 78) is None
+    assert file.frames.damaged == 1
+    assert same(file.read(3, 77), page(3))
+    assert same(file.read(3), page(3))
+    assert file.frames.made_of(3) == 77
+    file.frames.close()
