@@ -38,6 +38,7 @@ class EditLedger:
         self.forgotten = -1
         self.began: int | None = None
         self.began_in_view: int | None = None
+        self._packed: dict[str, Any] | None = None  # what `state` says of these, if it was asked for
         self._last: dict[tuple[int, int], Edit] = {}  # the one edited longest ago stands first
         self._wavered: dict[int, int] = {}  # start of a block that changed and changed back in a sum -> its last tick
 
@@ -52,6 +53,7 @@ class EditLedger:
         elif isinstance(event, MemoryOpened):
             self._last.clear()
             self._wavered.clear()
+            self._packed = None
             self.forgotten, self.began, self.began_in_view = -1, None, None
 
     def begin(self, tick: int, kept: EditLedger | None = None) -> None:
@@ -62,7 +64,7 @@ class EditLedger:
         self.began = tick if self.began is None else self.began
         if kept is not None:
             self._last = {**{span: edit for span, edit in kept._last.items() if span not in self._last}, **self._last}
-            self.began_in_view = kept.began
+            self.began_in_view, self._packed = kept.began, None
 
     @property
     def unknown(self) -> int:
@@ -79,13 +81,18 @@ class EditLedger:
         """Forget edits of all others."""
         known = ((entry.start, entry.end) for entry in entries)
         self._last = {span: self._last[span] for span in known if span in self._last}
+        self._packed = None
 
     def state(self) -> dict[str, Any]:
-        """All edits, as plain values and arrays; `restore` takes them."""
+        """All edits, as plain values and arrays; `restore` takes them. Asked for far more often than they change."""
+        if self._packed is None:
+            self._packed = self._pack()
+        return {"began": self.began, **self._packed}
+
+    def _pack(self) -> dict[str, Any]:
         edits = list(self._last.values())
         reasons = sorted({edit.reason for edit in edits if edit.reason is not None})
         return {
-            "began": self.began,
             "numbers": np.array([_numbers(edit, reasons) for edit in edits], np.int64).reshape(-1, len(_NUMBERS) + 2),
             "scores": np.array([np.nan if edit.score is None else edit.score for edit in edits], np.float64),
             "reasons": reasons,
@@ -109,6 +116,7 @@ class EditLedger:
         return twin
 
     def _add(self, edit: Edit) -> None:
+        self._packed = None
         span = (edit.start, edit.end)
         self._last.pop(span, None)
         self._last[span] = edit

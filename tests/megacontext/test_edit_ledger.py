@@ -150,6 +150,9 @@ def test_edits_come_back_as_they_were_with_when_they_began() -> None:
         assert again.last(Span(start, start + 8, 0)) == ledger.last(Span(start, start + 8, 0))
     assert again.last(Span(32, 64, 2)) == ledger.last(Span(32, 64, 2))
     assert len(again) == len(ledger)
+    for change in (lambda: ledger.emit(fold(88)), lambda: ledger.keep_only([])):
+        change()
+        assert len(ledger.state()["numbers"]) == len(ledger)
     empty = EditLedger()
     empty.restore(EditLedger().state())
     assert (len(empty), empty.began) == (0, None)
