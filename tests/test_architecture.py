@@ -22,7 +22,7 @@ PACKAGES = ("nanochat", "megacontext", "tools")
 VOCABULARY = ("span", "errors", "config", "config_loader", "yaml_loader", "telemetry")
 # Below may be imported from above, never the other way round, and never sideways.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("context",),
+    ("context", "plotting"),
     ("arena", "ring", "replay", "edit_ledger"),
     ("gist", "models"),
     ("tree",),

@@ -21,10 +21,10 @@ if __package__ in (None, ""):  # `python tools/plot_results.py` works from anywh
 from megacontext.errors import ConfigError
 from megacontext.evaluation.flags import Parser, guarded, note
 from megacontext.evaluation.rows import Row, read_rows
-from tools.plotting import BLUE, FAINT, GREEN, INK, VERMILION, new_figure, save_png, tidy
+from megacontext.plotting.figures import BLUE, FAINT, GREEN, INK, VERMILION, new_figure, save_png, tidy
 
 if TYPE_CHECKING:
-    from tools.plotting import Axes, Figure
+    from megacontext.plotting.figures import Axes, Figure
 
 DEFAULT_OUT = Path("docs/results/history.png")
 DEFAULT_TASKS = ("late_recall", "late_recall_long")

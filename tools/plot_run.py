@@ -6,8 +6,8 @@ Swap rate, residency, utilization, levels of detail, the parts of a tick's time,
 the bands of the metrics table behind them. Both files are named after the log. Where /load or /fork opened other
 conversations, the one with the most ticks is drawn, or the one that is named. Needs matplotlib (the extra `plots`).
 
-Exit codes: 0 drawn (an interrupted log is drawn, too, and says so), 1 the log is empty or damaged, 2 it cannot be read,
-holds nothing to draw, or matplotlib is missing.
+Exit codes: 0 drawn (an interrupted log is drawn, too, and says so), 1 the log is empty or damaged, 2 it cannot be read
+or holds nothing to draw, 3 matplotlib is missing.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def build_parser() -> Parser:
 def plot(flags: argparse.Namespace) -> int:
     """Read, draw, write. Returns the exit code."""
     from megacontext.errors import ConfigError
+    from megacontext.plotting.figures import save_png, save_text
     from tools.event_log import read_log
-    from tools.plotting import save_png, save_text
     from tools.run_plots.page import page
     from tools.run_plots.panels import panels_of
     from tools.run_plots.picture import whole_picture

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Iterable
 from typing import Any
 
+from megacontext.plotting.page import document, table, text
 from megacontext.telemetry.events import Error, MemoryOpened, ModelLoaded, RunEnd, Turn, Warning_
 from megacontext.telemetry.metrics import METRICS
-from nanochat.harmless import harmless
 from tools.event_log import EventLog
-from tools.plotting import css_variables
 from tools.run_plots.panels import panels_of
 from tools.run_plots.picture import headline, panel_svg, subtitle
 from tools.run_plots.series import Course, band_words, summarise
@@ -22,48 +20,30 @@ TURN_COLUMNS = (
     "itl_p50_ms", "itl_p95_ms", "swap_rate", "residency", "utilization", "delta_nll", "notes",
 )  # fmt: skip
 STYLE = """
-:root { --paper: #ffffff; --card: #f6f6f6; LIGHT color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --paper: #16181b; --card: #1f2226; DARK } }
-body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-h3 { font-size: 1rem; margin: 0; color: var(--ink); }
-.faint, figcaption { color: var(--faint); font-size: .85rem; margin: 0; }
-.alarm { border-left: 4px solid var(--vermilion); padding: .4rem .8rem; background: var(--card); }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1.5rem; }
-figure { margin: 0; } svg { width: 100%; height: auto; display: block; }
 .key { margin-bottom: 1rem; }
 .key span::before { content: ""; display: inline-block; width: 1.4em; height: .8em; margin: 0 .4em 0 1em;
   background: var(--fill); } .key span:first-child::before { margin-left: 0; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
-th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--grid); vertical-align: top; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 """
 
 
 def page(log: EventLog, course: Course) -> str:
     """The whole page."""
     parts = [
-        f"<h1>{_text(headline(log))}</h1>",
-        f'<p class="faint">{_text(subtitle(log))}</p>',
+        f"<h1>{text(headline(log))}</h1>",
+        f'<p class="faint">{text(subtitle(log))}</p>',
         *_alarms(log),
         "<h2>Along the run</h2>",
         _key(),
         f'<div class="panels">{"".join(_figures(course))}</div>',
         "<h2>Against the bands</h2>",
-        _table(BAND_HEADS, _band_rows(course), numbers=range(3, 8)),
+        table(BAND_HEADS, _band_rows(course), numbers=range(3, 8)),
         "<h2>Turns</h2>",
         _turns(log),
         "<h2>The run</h2>",
-        _table(("fact", "value"), _facts(log)),
-        f"<details><summary>Its memory's settings</summary>{_table(('setting', 'value'), _settings(log))}</details>",
+        table(("fact", "value"), _facts(log)),
+        f"<details><summary>Its memory's settings</summary>{table(('setting', 'value'), _settings(log))}</details>",
     ]
-    style = STYLE.replace("LIGHT", css_variables(dark=False)).replace("DARK", css_variables(dark=True))
-    head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(headline(log))}</title><style>{style}</style>"
-    )
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{chr(10).join(parts)}\n</body></html>\n'
+    return document(headline(log), parts, style=STYLE)
 
 
 def _key() -> str:
@@ -75,7 +55,7 @@ def _key() -> str:
 
 def _figures(course: Course) -> Iterable[str]:
     for panel in panels_of(course):
-        caption = f"<h3>{_text(panel.title)}</h3><p class='faint'>{_text(panel.note)}</p>"
+        caption = f"<h3>{text(panel.title)}</h3><p class='faint'>{text(panel.note)}</p>"
         yield f"<figure><figcaption>{caption}</figcaption>{panel_svg(panel, course)}</figure>\n"
 
 
@@ -85,7 +65,7 @@ def _alarms(log: EventLog) -> list[str]:
     words += ["The log's last line was cut off; it is left out."] if log.torn else []
     words += [f"{error.kind}: {error.message}" for error in log.of(Error)]
     words += [f"warning: {found.message}" + (f" ({found.hint})" if found.hint else "") for found in log.of(Warning_)]
-    return [f'<p class="alarm">{_text(word)}</p>' for word in words]
+    return [f'<p class="alarm">{text(word)}</p>' for word in words]
 
 
 BAND_HEADS = ("metric", "meaning", "bands", "median", "lowest", "highest", "healthy", "investigate")
@@ -111,7 +91,7 @@ def _turns(log: EventLog) -> str:
     columns = [name for name in TURN_COLUMNS if any(getattr(turn, name) is not None for turn in turns)]
     rows = [[getattr(turn, name) for name in columns] for turn in turns]
     numbers = [i for i, name in enumerate(columns) if name not in ("name", "stop", "notes")]
-    return _table([_head(name) for name in columns], rows, numbers=numbers)
+    return table([_head(name) for name in columns], rows, numbers=numbers)
 
 
 def _head(name: str) -> str:
@@ -136,26 +116,3 @@ def _settings(log: EventLog) -> list[tuple[str, Any]]:
 
 
 MODEL = ("family", "parameters", "dtype", "device", "max_position", "tokenizer", "seeded")
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Iterable[int] = ()) -> str:
-    right = set(numbers)
-
-    def line(cells: Sequence[Any], tag: str) -> str:
-        marks = (f'{tag} class="n"' if index in right else tag for index in range(len(cells)))
-        return "<tr>" + "".join(f"<{m}>{_cell(c)}</{tag}>" for m, c in zip(marks, cells, strict=True)) + "</tr>"
-
-    body = "\n".join(line(row, "td") for row in rows)
-    return f'<div class="scroll"><table><thead>{line(heads, "th")}</thead><tbody>\n{body}\n</tbody></table></div>'
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return _text(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
-
-
-def _text(value: Any) -> str:
-    return escape(harmless(str(value)))

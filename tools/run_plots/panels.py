@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from megacontext.plotting.figures import BLUE, FAINT, HEALTHY, INK, TOLERABLE, VERMILION, tidy
 from megacontext.telemetry.metrics import METRICS, Band, Metric
-from tools.plotting import BLUE, FAINT, HEALTHY, INK, TOLERABLE, VERMILION, tidy
 from tools.run_plots.series import (
     OWN_PARTS,
     PARTS,
@@ -35,7 +35,7 @@ from tools.run_plots.stacks import (
 )
 
 if TYPE_CHECKING:
-    from tools.plotting import Axes
+    from megacontext.plotting.figures import Axes
 
 
 class Panel(NamedTuple):

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from megacontext.plotting.figures import (
+    FAINT,
+    HEALTHY,
+    INK,
+    TOLERABLE,
+    as_svg,
+    key_line,
+    key_patch,
+    new_figure,
+    plain_text,
+)
 from megacontext.telemetry.events import ModelLoaded, Turn
 from nanochat.harmless import snippet
 from tools.event_log import EventLog
-from tools.plotting import FAINT, HEALTHY, INK, TOLERABLE, as_svg, key_line, key_patch, new_figure, plain_text
 from tools.run_plots.panels import Panel, dress, panels_of
 from tools.run_plots.series import Course
 
 if TYPE_CHECKING:
-    from tools.plotting import Figure
+    from megacontext.plotting.figures import Figure
 
 WIDTH, ROW, HEAD, FOOT = 10.0, 2.45, 0.72, 0.3  # inches: the picture, a row of panels, the title's room, the turns'
 AXIS_NAMES = {"tokens": "history, tokens", "ticks": "ticks"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tools.plotting import BLUE, GREEN, GREY, INK, LEVELS, ORANGE, PINK
+from megacontext.plotting.figures import BLUE, GREEN, GREY, INK, LEVELS, ORANGE, PINK
 from tools.run_plots.series import (
     Course,
     Mark,
@@ -20,7 +20,7 @@ from tools.run_plots.series import (
 )
 
 if TYPE_CHECKING:
-    from tools.plotting import Axes
+    from megacontext.plotting.figures import Axes
 
 PART_COLOURS = {"score": BLUE, "plan": ORANGE, "page": GREEN, "assemble": PINK, "forward": GREY}
 OUTLIER = 3  # times the usual: what is higher is cut off, and its height written beside it

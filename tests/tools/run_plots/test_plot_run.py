@@ -235,7 +235,7 @@ def test_without_matplotlib_the_extra_is_named(
 ) -> None:
     log = write(tmp_path, run())
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert main([str(log)]) == 2
+    assert main([str(log)]) == 3
     assert "pip install 'megacontext[plots]'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [log]
 

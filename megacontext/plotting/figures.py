@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megacontext.errors import ConfigError
+from megacontext.errors import ConfigError, MissingAsset
 from nanochat.files import atomic_write
 from nanochat.harmless import harmless
 
@@ -55,13 +55,13 @@ def new_figure(
 ) -> tuple[Figure, dict[str, Axes]]:
     """A figure of `size` inches and its panels by name; rows as in `subplot_mosaic`.
 
-    head, foot: shares of the height that the panels leave free. Raises ConfigError without matplotlib.
+    head, foot: shares of the height that the panels leave free. Raises MissingAsset without matplotlib.
     """
     try:
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
-        raise ConfigError("matplotlib is not installed: pip install 'megacontext[plots]'") from error
+        raise MissingAsset("matplotlib is not installed: pip install 'megacontext[plots]'") from error
     layout = ConstrainedLayoutEngine(rect=(0, foot, 1, 1 - head - foot), h_pad=0.08, w_pad=0.06)
     figure = Figure(figsize=size, dpi=DPI, layout=layout)
     return figure, figure.subplot_mosaic([list(row) for row in rows])
