@@ -111,13 +111,16 @@ class MeanStore:
 
     def state(self) -> dict[str, Any]:
         """The newest vectors, and groups that are in no file."""
-        groups = (pair for piece in self._pieces for pair in zip(piece[0].tolist(), piece[1], strict=True))
         return {
             "count": self.count,
             "total": self._total,
             "open": self._open[: self.count % GROUP],
-            "closed": {str(number): data for number, data in groups if number in self._unfiled},
+            "closed": self._closed() if self._unfiled else {},
         }
+
+    def _closed(self) -> dict[str, np.ndarray]:
+        groups = (pair for piece in self._pieces for pair in zip(piece[0].tolist(), piece[1], strict=True))
+        return {str(number): data for number, data in groups if number in self._unfiled}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Into an empty store. Groups that were in no file are written now. Raises ValueError for another shape."""
