@@ -27,7 +27,7 @@ from typing import ClassVar, get_args
 import torch
 from torch import Tensor
 
-from megacontext.baselines.evicting import EvictingCache, Positions
+from megacontext.baselines.evicting import EvictingCache, Positions, bias_of_slots
 from megacontext.baselines.limits import Limits, TextSide
 from megacontext.baselines.matching import (
     Bounds,
@@ -41,7 +41,6 @@ from megacontext.baselines.matching import (
 )
 from megacontext.baselines.query_notes import QueryNotes
 from megacontext.errors import ConfigError
-from nanochat.attention import causal_bias
 from nanochat.hook import BaseModel, KVView, ModelSpec
 
 BOUNDS: dict[str, Bounds] = {"highest": Bounds(math.exp(-3), math.exp(3)), "omp": Bounds(1e-12, math.exp(7))}
@@ -62,7 +61,7 @@ class AttentionMatchingConfig:
     keys: Keys = "highest"
     pick: int = 1
     steps: int = 2
-    ridge: float = 0.01
+    ridge: float = 1e-4
     queries: int = 128
     sinks: int = 4
     recent: int = 64
@@ -201,12 +200,8 @@ class AttentionMatching(EvictingCache):
 
     # --- what a pass sees ---
 
-    def update(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> KVView:
-        view = super().update(layer, q, k, v)
-        if not self.nodes.get(layer):
-            return view
-        rows, count = q.shape[2], self.slots[layer].count
-        bias = self.slots[layer].tracks["bias"][:, :count].repeat_interleave(q.shape[1] // k.shape[1], 0)[:, None]
-        if rows > 1:
-            bias = bias + causal_bias(rows, count, q.device, bias.dtype)
-        return view._replace(bias=bias[None])
+    def bias(self, layer: int, rows: int) -> Tensor | None:
+        if not self.nodes[layer]:
+            return None
+        slots = self.slots[layer]
+        return bias_of_slots(slots.tracks["bias"][:, : slots.count], self.spec.heads, rows)

@@ -18,6 +18,7 @@ from megacontext.baselines.copying import copied, held_bytes
 from megacontext.baselines.limits import Limits
 from megacontext.baselines.slots import LayerSlots
 from megacontext.errors import ConfigError
+from nanochat.attention import causal_bias
 from nanochat.hook import BaseModel, CacheUsage, KVCache, KVView, Mark, ModelSpec, Stream
 from nanochat.kv_cache import Windows
 
@@ -72,6 +73,10 @@ class EvictingCache(KVCache):
     def note(self, layer: int, raw_q: Tensor, view: KVView) -> None:
         """A memory layer's pass: raw_q (1, H, T, d) not rotated; the view that it got. Not yet final: see `settle`."""
 
+    def bias(self, layer: int, rows: int) -> Tensor | None:
+        """What a pass of `rows` rows adds to the logits of a memory layer; None: nothing but the causal mask."""
+        return None
+
     def settle(self, model: BaseModel) -> None:
         """What was noted since the last time stays."""
 
@@ -111,7 +116,7 @@ class EvictingCache(KVCache):
             return self._windows.view(layer, rotate(q, angles), keys, values)
         view = KVView(rotate(q, angles), keys, values)
         self.note(layer, q, view)
-        return view
+        return view._replace(bias=self.bias(layer, k.shape[2]))
 
     def _angles_from(self, start: int, rows: int) -> Any:
         """Computed once a pass for all layers whose rows stand alike."""
@@ -195,6 +200,13 @@ class EvictingCache(KVCache):
             for slots in self.slots.values():
                 slots.truncate(rows)
             self.forget_notes()
+
+
+def bias_of_slots(figures: Tensor, heads: int, rows: int) -> Tensor:
+    """figures (Hk, S), one for each slot of each KV head -> (1, H, T, S) with the causal mask of the last `rows`."""
+    kv_heads, count = figures.shape
+    bias = figures.repeat_interleave(heads // kv_heads, 0)[:, None]
+    return (bias if rows == 1 else bias + causal_bias(rows, count, bias.device, bias.dtype))[None]
 
 
 def attention_weights(view: KVView) -> Tensor:
