@@ -49,7 +49,7 @@ def test_a_small_programme_loses_nothing_and_says_so_in_one_line() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", faults.ROWS)
+@pytest.mark.parametrize("row", ["damage", "kill_writers"])
 def test_a_row_by_itself_gives_its_figures_as_json(row: str) -> None:
     command = [sys.executable, "-m", "tools.faults", "--only", row, "--scale", "0.004", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -59,7 +59,7 @@ def test_a_row_by_itself_gives_its_figures_as_json(row: str) -> None:
     assert found["summary"] == faults.summary([outcome])
     assert outcome.survived == outcome.faults
     assert outcome.said
-    assert row in ("state_machine", "soak") or outcome.faults + outcome.kills + sum(outcome.fuzzed.values()) > 0
+    assert outcome.faults + outcome.kills > 0
 
 
 def test_what_is_lost_is_named_and_ends_with_1(
