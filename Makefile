@@ -48,13 +48,13 @@ demo: env corpus tiny-gpt2 ## the legacy demo: a tiny GPT-2 with a memory
 faults: env ## the fault programme at ten times CI's figures
 	$(VENV) -m tools.faults --scale 10
 
-# Times are of two free cores. 69 episodes of 2,000 tokens.
-bench-quick: env model corpus ## a small comparison of memories: under 10 minutes
+# Times are of two free cores, from the processor time of single episodes. 69 episodes of 2,000 tokens.
+bench-quick: env model corpus ## a small comparison of memories: about 7 minutes
 	@rm -f $(RESULTS)/bench_quick.jsonl
 	$(COMPARE) --config configs/compare/bench_quick.yaml --out $(RESULTS)/bench_quick.jsonl
 
 # 3,400 episodes of 6,000 tokens and more; stopped, it goes on where it was.
-bench: env model corpus ## every memory on every task: about 13 hours, a first whole table after 4
+bench: env model corpus ## every memory on every task: about 15 hours, a first whole table after 5
 	$(COMPARE) --config configs/compare/bench.yaml --out $(RESULTS)/bench.jsonl --resume
 	$(COMPARE) --config configs/compare/parts.yaml --out $(RESULTS)/parts.jsonl --resume
 

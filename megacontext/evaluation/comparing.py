@@ -66,7 +66,7 @@ class Comparison:
         from megacontext.evaluation.runner import Shop
 
         with _scratch(self.file.path) as scratch:
-            shop = Shop(self.demo, self.corpus, scratch)
+            shop = Shop(self._demo(jobs), self.corpus, scratch)
             cells = self._possible(shop)
             self.ledger = Ledger(cells, self.file, {"config": self.loaded.run})
             works = in_order(list(cells))
@@ -83,6 +83,11 @@ class Comparison:
     def keep_best(self) -> None:
         """After trials: write the best settings of each method to where comparisons look for them."""
         note(keep_best(self.rows(), Path(self.loaded.config.tuned)))
+
+    def _demo(self, jobs: int) -> DemoConfig:
+        """Of several processes each has one thread, whatever the configuration says."""
+        threads = self.demo.model.threads if jobs == 1 else 1
+        return self.demo.model_copy(update={"model": self.demo.model.model_copy(update={"threads": threads})})
 
     def _possible(self, shop: Shop) -> dict[Cell, Row]:
         """The cells with their identities; those that cannot be are told and left out."""

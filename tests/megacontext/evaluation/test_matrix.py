@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from megacontext.evaluation.matrix import Plan, TaskRun, Work, in_order, ordered
+from megacontext.config_loader import load_config
+from megacontext.evaluation.matrix import LEAST_SEEDS, CompareConfig, Plan, TaskRun, Work, in_order, ordered
+from megacontext.evaluation.names import CONTROLS
 from megacontext.evaluation.progress import Progress, duration
 from megacontext.evaluation.tuning import Choice, Tuned
 
+CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "compare"
 RUNS = (
     TaskRun(name="copy_at_distance", seeds=1),
     TaskRun(name="late_recall", seeds=2, tokens=1000),
@@ -40,6 +44,22 @@ def test_an_interrupted_comparison_is_a_smaller_one() -> None:
     assert first == ["late_recall", "plain_text", "copy_at_distance"]  # 1,000, 2,000 and 5,576 tokens
     assert works[0] == (0, "late_recall", None, "full")
     assert len(works) == len(set(works)) == 5 + 2 * 5 + 2 * 3
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(CONFIGS.glob("*.yaml")) - {CONFIGS / "tuned.yaml", CONFIGS / "tuning.yaml"})
+)
+def test_every_table_that_is_reported_has_three_seeds_or_more_and_the_controls(path: Path) -> None:
+    config = load_config(path, CompareConfig, environ={}).config
+    assert min(run.seeds for run in config.tasks) >= LEAST_SEEDS
+    assert set(CONTROLS) <= set(ordered(config.caches, controls=True))
+
+
+def test_a_task_may_have_caches_and_budgets_of_its_own() -> None:
+    run = TaskRun(name="late_recall_100x", caches=("recency", "oracle"), budgets=(1024,))
+    cells = replace(PLAN, tasks=(*RUNS, run)).cells()
+    own = [(cell.budget, cell.cache) for cell in cells if cell.task.name == run.name]
+    assert own == [(1024, "oracle"), (1024, "recency")]
 
 
 def test_models_have_their_turns_one_after_the_other() -> None:
