@@ -48,6 +48,7 @@ class CacheParts:
     """
 
     carry: Tensor | None
+    make_view = View  # another kind of view, for evaluation
 
     def __init__(
         self,
@@ -77,7 +78,9 @@ class CacheParts:
         self._make_again()
         self.scorer = self._given_scorer.copy() if self._given_scorer else self._make_scorer()
         gist_room = config.budget if any(config.gist_slots) else 0
-        self.view = View(self.spec, config.block, config.budget, config.position_slack, config.protect_first, gist_room)
+        self.view = self.make_view(
+            self.spec, config.block, config.budget, config.position_slack, config.protect_first, gist_room
+        )
         windowed = set(range(self.spec.layers)) - set(self.spec.memory_layers)
         spare = max(256, config.reread_tokens + config.block)  # a prompt's end takes so many rows back
         self.rings = {i: Ring(self.spec, self.spec.windows[i] or 0, spare) for i in sorted(windowed)}

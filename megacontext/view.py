@@ -112,9 +112,12 @@ class View:
             if not self.vacant and self.spec.relocatable:
                 self.renumber(context, recent_start, newcomer=number)
             page = tree.page(Span(number * self.block, (number + 1) * self.block, 0))
-            # A learned position is in the key already: then the place is for the books alone.
-            self.arena.put(frame, page.keys, page.values, self.vacant.pop() if self.vacant else 0)
+            self.arena.put(frame, page.keys, page.values, self._place(number))
         return len(newcomers)
+
+    def _place(self, number: int) -> int:
+        """First position of a page that comes. A learned one is in the key already: then it is for the books alone."""
+        return self.vacant.pop() if self.vacant else 0
 
     def _follow_gists(self, context: WorkingContext, tree: MemoryTree) -> None:
         if not any(context.costs[1:]):

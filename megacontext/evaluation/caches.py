@@ -5,6 +5,7 @@ recency       the first block and the last tokens: a sliding window of all the s
 megacontext   the memory section of the configuration, as it stands
 oracle        the same, told from outside which blocks are the right ones: the ceiling of any scorer
 lexical ...   the same, with that scorer alone; random: the floor
+absolute      the same, every token at its position in the text
 level0        the same without gists; gists: a slot for every block that is not shown; gists_only: no far page at all
 h2o, quest... other people's, by their names in `megacontext/baselines/registry.py`
 
@@ -34,11 +35,13 @@ if TYPE_CHECKING:
     from nanochat.hook import KVCache, ModelSpec
 
 FULL, RECENCY, MEGACONTEXT, ORACLE, RANDOM = "full", "recency", "megacontext", "oracle", "random"
+ABSOLUTE = "absolute"
 SCORERS: tuple[str, ...] = get_args(MemoryConfig.model_fields["scorer"].annotation)
 VARIANTS: dict[str, dict[str, Any]] = {  # what differs from the memory section
     MEGACONTEXT: {},
     ORACLE: {},
     **{name: {"scorer": name} for name in SCORERS if name != RECENCY},
+    ABSOLUTE: {},
     "level0": {"gist_slots": (0, 0, 0, 0)},
     "gists": {"gist_slots": (1, 0, 0, 0)},
     "gists_only": {"gist_slots": (1, 0, 0, 0), "scorer": "recency", "far_blocks": 0, "prompt_blocks": 0},
@@ -171,13 +174,15 @@ def _ours(
     name: str, base: str, spec: ModelSpec, config: MemoryConfig, pages: PagesConfig | None, folder: Path | None
 ) -> Contender:
     from megacontext.cache import ContextCache
+    from megacontext.evaluation.ablations import AbsoluteCache
     from megacontext.focus.scorers import OracleScorer
     from megacontext.tree.memory_files import MemoryFiles
 
     oracle = OracleScorer(config.block) if base == ORACLE else None
     files = None if folder is None else MemoryFiles(folder, spec, config.block, pages or PagesConfig())
     try:
-        cache = ContextCache(spec, config, oracle, files=files)
+        kind = AbsoluteCache if base == ABSOLUTE else ContextCache
+        cache = kind(spec, config, oracle, files=files)
     except ValueError as error:  # a scorer that is not there
         raise ConfigError(f"cache {name}: {error}") from error
     return Contender(cache, config.tick_tokens, config.budget, oracle.hint if oracle else None, files)
