@@ -27,7 +27,7 @@ from typing import ClassVar, get_args
 import torch
 from torch import Tensor
 
-from megacontext.baselines.evicting import EvictingCache, Positions, bias_of_slots
+from megacontext.baselines.evicting import EvictingCache, Positions
 from megacontext.baselines.limits import Limits, TextSide
 from megacontext.baselines.matching import (
     Bounds,
@@ -200,8 +200,6 @@ class AttentionMatching(EvictingCache):
 
     # --- what a pass sees ---
 
-    def bias(self, layer: int, rows: int) -> Tensor | None:
-        if not self.nodes[layer]:
-            return None
+    def bias(self, layer: int) -> Tensor | None:
         slots = self.slots[layer]
-        return bias_of_slots(slots.tracks["bias"][:, : slots.count], self.spec.heads, rows)
+        return slots.tracks["bias"][:, : slots.count] if self.nodes[layer] else None

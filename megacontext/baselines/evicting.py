@@ -73,8 +73,8 @@ class EvictingCache(KVCache):
     def note(self, layer: int, raw_q: Tensor, view: KVView) -> None:
         """A memory layer's pass: raw_q (1, H, T, d) not rotated; the view that it got. Not yet final: see `settle`."""
 
-    def bias(self, layer: int, rows: int) -> Tensor | None:
-        """What a pass of `rows` rows adds to the logits of a memory layer; None: nothing but the causal mask."""
+    def bias(self, layer: int) -> Tensor | None:
+        """(Hk, n) what is added to the logits of the rows in `self.slots[layer]`; None for nothing."""
         return None
 
     def settle(self, model: BaseModel) -> None:
@@ -116,7 +116,8 @@ class EvictingCache(KVCache):
             return self._windows.view(layer, rotate(q, angles), keys, values)
         view = KVView(rotate(q, angles), keys, values)
         self.note(layer, q, view)
-        return view._replace(bias=self.bias(layer, k.shape[2]))
+        bias = self.bias(layer)
+        return view if bias is None else view._replace(bias=bias_of_slots(bias, q.shape[1], q.shape[2]))
 
     def _angles_from(self, start: int, rows: int) -> Any:
         """Computed once a pass for all layers whose rows stand alike."""
