@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from megacontext.baselines.evicting import EvictingCache, attention_weights, flops_of_scores
+from megacontext.baselines.evicting import EvictingCache, attention_weights, bias_of_slots, flops_of_scores
 from nanochat.hook import CacheUsage, KVCache, KVView, Mark, Stream
 from nanochat.kv_cache import Windows, storage_bytes
 
@@ -17,15 +18,16 @@ BLOCK_WEIGHTS = 12  # width x width matrices that a usual transformer block has;
 
 
 class Repetition(KVCache):
-    """Rows see everything in `host`, and those before them. Asked about host's rows [first, first + count).
+    """Rows see everything in `host`, and those before them. It is about `count` of host's rows, the first of which is
+    the `back`th from the end.
 
     most: (Hk, count) by memory layer, the largest attention that a row got so far, over all query heads of its KV
-    head. In that, the rows asked about compete with each other, with the host's sinks before them and with what is
+    head. In that, these rows compete with each other, with the host's sinks before them and with what is
     said, as in KVzip (arXiv 2505.23416, section 3.4). flops: of the passes and of that.
     """
 
-    def __init__(self, host: EvictingCache, first: int, count: int) -> None:
-        self.host, self.first, self.count = host, first, count
+    def __init__(self, host: EvictingCache, back: int, count: int) -> None:
+        self.host, self.back, self.count = host, back, count
         self.length, self.carry = host.length, host.carry
         self.said = 0
         self.flops = 0
@@ -53,12 +55,15 @@ class Repetition(KVCache):
         values = torch.cat([slots.values[:, :, : slots.count], said[1]], 2)
         if layer not in spec.memory_layers:
             return self._windows.view(layer, q, keys, values)
-        self._note(layer, KVView(q, keys, values))
-        return KVView(q, keys, values)
+        view = KVView(q, keys, values)
+        self._note(layer, view)
+        bias = self.host.bias(layer)
+        return view if bias is None else view._replace(bias=bias_of_slots(pad(bias, (0, self.said)), spec.heads, rows))
 
     def _note(self, layer: int, view: KVView) -> None:
-        sinks = min(self.host.sinks, self.first)
-        parts = (slice(0, sinks), slice(self.first, self.first + self.count), slice(-self.said, None))
+        first = self.host.slots[layer].count - self.back
+        sinks = min(self.host.sinks, first)
+        parts = (slice(0, sinks), slice(first, first + self.count), slice(-self.said, None))
         asked = KVView(view.q, torch.cat([view.keys[:, :, part] for part in parts], 2), view.values)
         weights = attention_weights(asked)[:, :, sinks : sinks + self.count]
         most = weights.amax(1).view(view.keys.shape[1], -1, self.count).amax(1)

@@ -29,7 +29,7 @@ class TestKVzipInChunksCountedInsideTheCache(KVCacheTests):
     bounded = True
 
     def make_cache(self, spec, budget_slots):
-        config = KVzipConfig(chunk=20, free=0.5, recent=4, positions="cache")
+        config = KVzipConfig(chunk=20, free=0.5, heads="even", recent=4, positions="cache")
         return KVzip(spec, Limits(budget_slots, **LIMITS), config)
 
 
@@ -96,37 +96,75 @@ def test_a_row_is_worth_the_most_that_any_row_of_the_repetition_pays_it(model):
         for kv_head in range(model.spec.kv_heads):
             own = full[kv_head * group : (kv_head + 1) * group, 50:, :50]
             expected = [max(float(own[h, t, row]) for h in range(group) for t in range(53)) for row in range(50)]
-            assert cache.worth(layer)[kv_head].tolist() == pytest.approx(expected, abs=1e-4)
+            assert cache.slots[layer].tracks["worth"][kv_head, :50].tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_compression_keeps_the_rows_of_most_worth(model):
-    tokens = toy_tokens(50)
-    cache, full = (KVzip(model.spec, Limits(slots, **LIMITS)) for slots in (64, 512))
+def seen_places(cache, layer, head):
+    """Of the slots that are no padding."""
+    slots = cache.slots[layer]
+    hidden = slots.tracks["hidden"][head, : slots.count].tolist()
+    return [place for place, bias in zip(slots.place[head].tolist(), hidden, strict=False) if bias == 0]
+
+
+def two_memories(model, tokens, **settings):
+    """One that has just compressed 50 tokens to 32 rows, and the worth of all 50, by (layer, head)."""
+    cache, full = (KVzip(model.spec, Limits(slots, **LIMITS), KVzipConfig(**settings)) for slots in (64, 512))
     for memory in (cache, full):
-        cached_logits(model, memory, tokens, [16, 16, 16, 2])
+        cached_logits(model, memory, tokens[:50], [16, 16, 16, 2])
     full._repeat(model, 0, full.unread)
-    for layer in model.spec.memory_layers:
-        for head in range(model.spec.kv_heads):
-            worth = full.worth(layer)[head]
-            best = sorted(range(4, 50), key=lambda row: -worth[row])[: cache.keep - 4]
-            kept = cache.slots[layer].place[head, : cache.slots[layer].count].tolist()
-            assert kept == [0, 1, 2, 3, *sorted(best)]
-    assert cache.keep == 32
+    heads = [(layer, head) for layer in model.spec.memory_layers for head in range(model.spec.kv_heads)]
+    assert cache.keep == cache.usage.resident_slots == 32
     assert len(cache.unread) == 0
+    return cache, {pair: full.worth(pair[0])[pair[1]].tolist() for pair in heads}
+
+
+def test_even_heads_keep_their_own_best_rows(model):
+    cache, worth = two_memories(model, toy_tokens(50), heads="even")
+    for (layer, head), values in worth.items():
+        best = sorted(range(4, 50), key=lambda row: -values[row])[:28]
+        assert seen_places(cache, layer, head) == [0, 1, 2, 3, *sorted(best)]
+        assert cache.slots[layer].count == 32
+
+
+def test_uneven_heads_compete_for_the_budget(model):
+    cache, worth = two_memories(model, toy_tokens(50))
+    rows = [(layer, head, row) for layer, head in worth for row in range(50)]
+    best = sorted(rows, key=lambda place: -worth[place[:2]][place[2]])[: 32 * len(worth)]
+    for layer, head in worth:
+        assert seen_places(cache, layer, head) == sorted(row for *pair, row in best if (layer, head) == tuple(pair))
+    assert len({len(seen_places(cache, *pair)) for pair in worth}) > 1
+
+
+@pytest.mark.parametrize("positions", ["text", "cache"])
+def test_padding_is_never_seen(model, positions):
+    """What lies in padded slots makes no difference, to what is read or to what is worth keeping later."""
+    tokens = toy_tokens(100)
+    cache, _ = two_memories(model, tokens, positions=positions)
+    twin = cache.fork()
+    for slots in twin.slots.values():
+        padding = slots.tracks["hidden"] < 0
+        slots.keys[0][padding], slots.values[0][padding] = 5.0, 100.0
+        if slots.raw is not None:
+            slots.raw[0][padding] = 5.0
+    rest = [cached_logits(model, memory, tokens[50:], [16, 8, 1, 16]) for memory in (cache, twin)]
+    torch.testing.assert_close(*rest, atol=1e-5, rtol=0)
 
 
 def test_rows_that_stay_keep_their_worth_when_more_text_comes(model):
     tokens = toy_tokens(70)
-    cache = KVzip(model.spec, Limits(64, **LIMITS))
-    cached_logits(model, cache, tokens[:50], [16, 16, 16, 2])
-    before = cache.worth(0).clone()
-    places = cache.slots[0].place[:, :32].clone()
+    cache, _ = two_memories(model, tokens)
+    before = worth_by_place(cache, 0) | worth_by_place(cache, 1)
     cached_logits(model, cache, tokens[50:], [16, 4])
     assert len(cache.unread) == 0
     for head in range(model.spec.kv_heads):
-        old = dict(zip(places[head].tolist(), before[head].tolist(), strict=True))
-        now = zip(cache.slots[0].place[head, :32].tolist(), cache.worth(0)[head].tolist(), strict=True)
-        assert all(worth == old[place] for place, worth in now if place in old)
+        assert all(before[place] == worth for place, worth in worth_by_place(cache, head).items() if place[1] < 50)
+
+
+def worth_by_place(cache, head):
+    """(head, place in the text) -> worth, in layer 0."""
+    worth = zip(cache.slots[0].place[head].tolist(), cache.slots[0].tracks["worth"][head].tolist(), strict=True)
+    seen = set(seen_places(cache, 0, head))
+    return {(head, place): value for place, value in list(worth)[: cache.slots[0].count] if place in seen}
 
 
 def test_it_asks_for_the_text_and_later_for_what_follows_some_words(model):
@@ -184,6 +222,8 @@ def test_what_it_cannot_do_is_refused(model):
         KVzip(replace(model.spec, relocatable=False), Limits(64, **LIMITS))
     with pytest.raises(ConfigError, match="between 0 and 1"):
         KVzipConfig(free=1.0)
+    with pytest.raises(ConfigError, match="uneven, even"):
+        KVzipConfig(heads="best")
     with pytest.raises(BudgetError, match="give it more"):
         KVzip(model.spec, Limits(64, **LIMITS), KVzipConfig(free=0.95))
     with pytest.raises(ValueError, match="tokens of every row"):
@@ -191,5 +231,5 @@ def test_what_it_cannot_do_is_refused(model):
     cache = KVzip(model.spec, Limits(64, **LIMITS))
     for _ in range(4):
         run(model, cache, ids(model, toy_tokens(16)))
-    with pytest.raises(ValueError, match="after each pass"):
+    with pytest.raises(ValueError, match="call it after a pass"):
         run(model, cache, ids(model, toy_tokens(16)))
