@@ -50,7 +50,10 @@ def build_parser() -> Parser:
 def _add_choices(parser: Parser) -> None:
     parser.add_argument("--task", action="append", metavar="NAME", help="only this task; repeatable")
     parser.add_argument(
-        "--cache", action="append", metavar="NAME", help="only this cache and the controls; repeatable; or: baselines"
+        "--cache",
+        action="append",
+        metavar="NAME",
+        help="only this cache and the controls; repeatable; or ours, or baselines",
     )
     parser.add_argument("--budget", action="append", type=whole_number(1), metavar="SLOTS", help="slots; repeatable")
     parser.add_argument("--model", action="append", metavar="PATH", help="model file or folder; repeatable")

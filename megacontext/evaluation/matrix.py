@@ -12,11 +12,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from megacontext.baselines.registry import METHODS
 from megacontext.config import FilePath, Section
 from megacontext.errors import ConfigError
 from megacontext.evaluation.caches import CACHES, split_name
-from megacontext.evaluation.names import BASELINES, CONTROLS, FULL, MEGACONTEXT, ORACLE
+from megacontext.evaluation.names import CONTROLS, FULL, GROUPS, MEGACONTEXT, ORACLE
 from megacontext.evaluation.tasks import TASKS, check_name, make_task
 from megacontext.evaluation.tasks.base import Task
 from megacontext.evaluation.tuning import DEV, DEV_SEEDS, DEV_WORD, Tuned, trials
@@ -36,7 +35,7 @@ def checked(kind: str, name: str, there: Sequence[str]) -> str:
 
 def known_caches(names: Sequence[str]) -> tuple[str, ...]:
     """Raises ValueError for a name that is none."""
-    return tuple(checked("cache", name, [*CACHES, BASELINES]) for name in names)
+    return tuple(checked("cache", name, [*CACHES, *GROUPS]) for name in names)
 
 
 class TaskRun(Section):
@@ -78,7 +77,7 @@ class CompareConfig(Section):
     tuned: FilePath = "configs/compare/tuned.yaml"
     """Settings of each method, chosen on the development split; without the file, every method has its defaults."""
     caches: Annotated[tuple[str, ...], Field(min_length=1)] = ("full", "recency", "megacontext", "oracle")
-    """Caches, by name or name[field=value,...]; --help lists them. baselines: all those of other people."""
+    """Caches, by name or name[field=value,...]; --help lists them. ours, baselines: all of them."""
     tasks: Annotated[tuple[TaskRun, ...], Field(min_length=1)] = tuple(TaskRun(name=name) for name in TASKS)
     """What they are measured on."""
 
@@ -163,7 +162,7 @@ class Plan:
 
 def ordered(names: Sequence[str], *, controls: bool) -> tuple[str, ...]:
     """First what others are measured against, then the rest as named. controls: also those that nobody named."""
-    spelt = [one for name in names for one in (METHODS if name == BASELINES else [name])]
+    spelt = [one for name in names for one in GROUPS.get(name, [name])]
     first = [name for name in (*CONTROLS, MEGACONTEXT) if name in spelt or (controls and name in CONTROLS)]
     return tuple(dict.fromkeys([*first, *spelt]))
 

@@ -5,16 +5,18 @@ What each name means stands at the head of `caches.py`.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from megacontext.baselines.registry import METHODS
 
 FULL, ORACLE, RANDOM, MEGACONTEXT = "full", "oracle", "random", "megacontext"
 CONTROLS = (FULL, ORACLE, RANDOM)  # ceiling, ceiling of any choice of blocks, floor: in every table
-BASELINES = "baselines"  # stands for all of other people's
 OURS = (
     *("full", "recency", "megacontext", "oracle"),
     *("mix", "lexical", "semantic", "attention", "random"),
-    *("level0", "gists", "gists_only"),
+    *("absolute", "level0", "gists", "gists_only"),
 )
+GROUPS: dict[str, Collection[str]] = {"ours": OURS, "baselines": METHODS.keys()}  # names that stand for many
 
 
 def all_names() -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from megacontext.errors import ConfigError
 from megacontext.evaluation.caches import CACHES, split_name
 from megacontext.evaluation.flags import note
 from megacontext.evaluation.matrix import LEAST_SEEDS, CompareConfig, Plan, TaskRun, ordered
-from megacontext.evaluation.names import BASELINES, CONTROLS, FULL, ORACLE
+from megacontext.evaluation.names import CONTROLS, FULL, GROUPS, ORACLE
 from megacontext.evaluation.tasks import TASKS, check_name
 from megacontext.evaluation.tuning import DEV_SEEDS, Tuned, load_tuned
 
@@ -44,7 +44,7 @@ def _budgets(config: CompareConfig, demo: DemoConfig, flags: argparse.Namespace)
 def _caches(config: CompareConfig, flags: argparse.Namespace) -> tuple[str, ...]:
     named = tuple(flags.cache or config.caches)
     for name in named:
-        check_name("cache", split_name(name)[0], [*CACHES, BASELINES])
+        check_name("cache", split_name(name)[0], [*CACHES, *GROUPS])
     if flags.tune:  # the loss of text is counted from full attention
         return ordered((FULL, *named), controls=False)
     names = ordered(named, controls=not flags.no_controls)

@@ -102,7 +102,7 @@ def test_models_are_compared_in_one_run(home: Path, capsys: pytest.CaptureFixtur
 def test_a_cache_may_carry_changes_and_baselines_stands_for_all(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matrix, "METHODS", ["streaming_llm"])
+    monkeypatch.setitem(matrix.GROUPS, "baselines", ["streaming_llm"])
     rows = rows_of(capsys, *ALONE, "--cache", "megacontext[far_blocks=2]", "--cache", "baselines")
     assert [row["cache"] for row in rows] == ["megacontext[far_blocks=2]", "streaming_llm"]
     assert rows[0]["settings"] == {"far_blocks": 2}
@@ -246,7 +246,7 @@ def test_texts_too_short_for_a_task_are_told_before_anything_runs(
 def test_all_names_are_in_the_help() -> None:
     from megacontext.evaluation.caches import CACHES
 
-    assert all_names() == CACHES, "megacontext/evaluation/names.py lists our memories for --help"
+    assert set(all_names()) == set(CACHES), "megacontext/evaluation/names.py lists our memories for --help"
 
 
 def test_help_loads_nothing_heavy() -> None:
