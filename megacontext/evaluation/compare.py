@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from megacontext.evaluation.flags import Parser, add_common, guarded, note, whole_number
@@ -29,8 +30,9 @@ DEFAULT_CONFIG, TUNING_CONFIG = "configs/compare/recall_quick.yaml", "configs/co
 
 def build_parser() -> Parser:
     others = [name for name in all_names() if name not in OURS]
-    epilog = f"tasks      {', '.join(TASKS)}\ncaches     {', '.join(OURS)}\nbaselines  {', '.join(others)}\n"
-    parser = Parser("python -m megacontext.evaluation.compare", f"{__doc__ or ''}\n{epilog}")
+    names = {"tasks": TASKS, "caches": OURS, "baselines": others}
+    told = "\n".join(map(_listed, names, names.values()))
+    parser = Parser("python -m megacontext.evaluation.compare", f"{__doc__ or ''}\n{told}\n")
     parser.add_argument(
         "--config", metavar="FILE", help=f"YAML file (default {DEFAULT_CONFIG}; with --tune {TUNING_CONFIG})"
     )
@@ -45,6 +47,11 @@ def build_parser() -> Parser:
         "--jobs", type=whole_number(1), default=1, metavar="N", help="episodes at a time; then times say nothing (1)"
     )
     return parser
+
+
+def _listed(heading: str, names: Iterable[str]) -> str:
+    """In lines of a terminal's width."""
+    return fill(f"{heading:<11}{', '.join(names)}", 100, subsequent_indent=" " * 11, break_on_hyphens=False)
 
 
 def _add_choices(parser: Parser) -> None:
