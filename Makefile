@@ -52,11 +52,13 @@ faults: env ## the fault programme at ten times CI's figures
 bench-quick: env model corpus ## a small comparison of memories: about 7 minutes
 	@rm -f $(RESULTS)/bench_quick.jsonl
 	$(COMPARE) --config configs/compare/bench_quick.yaml --out $(RESULTS)/bench_quick.jsonl
+	$(VENV) -m megacontext.evaluation.report $(RESULTS)/bench_quick.jsonl --out $(RESULTS)/bench_quick
 
 # 3,400 episodes of 6,000 tokens and more; stopped, it goes on where it was.
 bench: env model corpus ## every memory on every task: about 15 hours, a first whole table after 5
 	$(COMPARE) --config configs/compare/bench.yaml --out $(RESULTS)/bench.jsonl --resume
 	$(COMPARE) --config configs/compare/parts.yaml --out $(RESULTS)/parts.jsonl --resume
+	$(VENV) -m megacontext.evaluation.report $(RESULTS)/bench.jsonl $(RESULTS)/parts.jsonl --out $(RESULTS)/bench
 
 tune: env model corpus ## choose every method's settings on the development split: about two hours
 	$(COMPARE) --tune --out $(RESULTS)/tuning.jsonl --resume
