@@ -37,12 +37,15 @@ class Step(NamedTuple):
 
 
 class Case(NamedTuple):
-    """turns: whole ones before the process is killed. steps: tokens of the next answer, then; 0: between two turns."""
+    """turns: whole ones before the process is killed. steps: tokens of the next answer, then; 0: between two turns.
+    gists: blocks out of view have one.
+    """
 
     number: int
     model: str
     turns: int
     steps: int
+    gists: bool
 
 
 def run(plan: Plan) -> Outcome:
@@ -51,7 +54,9 @@ def run(plan: Plan) -> Outcome:
     for number in range(plan.count(SESSIONS)):
         rng = plan.rng(number)
         kind = toy_talk.MODELS[number // 2 % len(toy_talk.MODELS)]
-        case = Case(number, kind, rng.randint(*TURNS), rng.randint(1, MAX_TOKENS) if number % 2 else 0)
+        case = Case(
+            number, kind, rng.randint(*TURNS), rng.randint(1, MAX_TOKENS) if number % 2 else 0, number // 8 % 2 == 1
+        )
         session = _Session(models[kind], plan.fresh(str(number)), case)
         session.prompts = [toy_talk.sentence(rng) for _ in range(case.turns + 1)]
         outcome.kills += 1
@@ -72,7 +77,7 @@ class _Session:
 
     def problem(self) -> str:
         """Why the session does not stand where it stood, or ""."""
-        whole = _steps(forks.finished(lambda out: _converse(self.loaded, self.folder / "whole", self.prompts, out))[1])
+        whole = _steps(forks.finished(lambda out: self._converse("whole", self.prompts, out))[1])
         ends = [at for at, step in enumerate(whole, 1) if step.token < 0]
         before, turn = ends[-2], whole[ends[-2] :]
         told = self._killed(before + min(self.case.steps, len(turn) - 1))
@@ -88,17 +93,33 @@ class _Session:
     def _killed(self, steps: int) -> list[Step]:
         """Say the same, and die after so many steps were told -> all that was told."""
         prompts = self.prompts if self.case.steps else self.prompts[:-1]
-        child = forks.start(lambda out: _converse(self.loaded, self.folder / "killed", prompts, out, wait=True))
+        child = forks.start(lambda out: self._converse("killed", prompts, out, wait=True))
         with os.fdopen(child.out, "rb") as out:
             told = b"".join(out.readline() for _ in range(steps))
             child.kill()
             return _steps(told + out.read())
 
+    def _converse(self, name: str, prompts: Sequence[str], out: int, *, wait: bool = False) -> None:
+        """Say all prompts; after each turn wait for the disk. wait: be killed at the end."""
+        sampler = Telling(out)
+        talk = self._open(name, sampler)
+        for prompt in prompts:
+            talk.say(prompt)
+            talk.files.flush()
+            sampler.end_turn()
+        if wait:
+            signal.pause()
+
+    def _open(self, name: str, sampler: Telling) -> toy_talk.ToyTalk:
+        root, gists = self.folder / name, self.case.gists
+        sampler.talk = toy_talk.open_talk(self.loaded, root, sampler, max_tokens=MAX_TOKENS, gists=gists)
+        return sampler.talk
+
     def _take_up(self, turn: Sequence[Step], out: int) -> None:
         """Tell what the session is found at; then go on with the turn, or with the next token of its answer."""
         rows = _counted_rows(self.loaded)
         sampler = Telling(out)
-        talk = sampler.talk = toy_talk.open_talk(self.loaded, self.folder / "killed", sampler, max_tokens=MAX_TOKENS)
+        talk = self._open("killed", sampler)
         _tell(out, {**talk.resumed._asdict(), "rows": sum(rows)})
         if not self.case.steps:
             talk.say(self.prompts[-1])
@@ -124,18 +145,6 @@ class _Session:
         if not self.case.steps and len(both) < len(oracle):
             return f"{len(both)} tokens instead of {len(oracle)}"
         return next((f"{step} instead of {expected}" for step, expected in both if step != expected), "")
-
-
-def _converse(loaded: LoadedModel, root: Path, prompts: Sequence[str], out: int, *, wait: bool = False) -> None:
-    """Say all prompts; after each turn wait for the disk. wait: be killed at the end."""
-    sampler = Telling(out)
-    talk = sampler.talk = toy_talk.open_talk(loaded, root, sampler, max_tokens=MAX_TOKENS)
-    for prompt in prompts:
-        talk.say(prompt)
-        talk.files.flush()
-        sampler.end_turn()
-    if wait:
-        signal.pause()
 
 
 class Telling:

@@ -33,6 +33,7 @@ MEMORY: dict[str, Any] = {
     "position_slack": 32,
     "expand_above": 0.05,
 }
+GIST_SLOTS = (1, 0, 0, 0)
 RAM_BYTES = 20_000  # of pages: a handful
 MODELS = ("llama", "no windows", "windows", "bfloat16")
 WORDS = [
@@ -90,9 +91,15 @@ class ToyTalk:
 
 
 def open_talk(
-    loaded: LoadedModel, root: Path, sampler: Callable[[Tensor], int], *, max_tokens: int = 24, sink: Sink | None = None
+    loaded: LoadedModel,
+    root: Path,
+    sampler: Callable[[Tensor], int],
+    *,
+    max_tokens: int = 24,
+    sink: Sink | None = None,
+    gists: bool = False,
 ) -> ToyTalk:
-    """Begin the session `talk` below `root`, or take it up."""
+    """Begin the session `talk` below `root`, or take it up. gists: blocks out of view have one."""
     from megacontext.cache import ContextCache
     from megacontext.config import ChatConfig, MemoryConfig, PagesConfig
     from megacontext.conversation import Conversation
@@ -102,7 +109,8 @@ def open_talk(
     text, spec = loaded.text, loaded.model.spec
     session = Session.open(root, "talk", vocab=text.vocab_size, fingerprint=text.fingerprint)
     files = MemoryFiles(session.folder, spec, BLOCK, PagesConfig(ram_bytes=RAM_BYTES), log=session.log)
-    cache = ContextCache(spec, MemoryConfig(**MEMORY), sink=sink, files=files)
+    memory = MemoryConfig(**MEMORY | ({"gist_slots": GIST_SLOTS} if gists else {}))
+    cache = ContextCache(spec, memory, sink=sink, files=files)
     config = ChatConfig(max_tokens=max_tokens)
     conversation = Conversation(loaded, cache, session, config, sampler=sampler, sink=sink, files=files)
     return ToyTalk(session, files, cache, conversation, conversation.resume())
