@@ -60,7 +60,7 @@ bench: env model corpus ## every memory on every task: about 15 hours, a first w
 	$(COMPARE) --config configs/compare/parts.yaml --out $(RESULTS)/parts.jsonl --resume
 	$(VENV) -m megacontext.evaluation.report $(RESULTS)/bench.jsonl $(RESULTS)/parts.jsonl --out $(RESULTS)/bench
 
-tune: env model corpus ## choose every method's settings on the development split: about two hours
+tune: env model corpus ## choose every method's settings on the development split: about three hours
 	$(COMPARE) --tune --out $(RESULTS)/tuning.jsonl --resume
 
 lock: env ## write requirements/*.txt anew, keeping the versions that fit
