@@ -1,0 +1,49 @@
+"""Who is best at one budget, and who may be as good: those whose paired interval against the best holds 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from megacontext.evaluation.bootstrap import Interval, differences, interval
+from megacontext.evaluation.reporting.figures import DELTA, KL, NLL, Measure, figures, mean_of
+from megacontext.evaluation.reporting.study import Entry, TaskRows
+
+DIFFERENCE = (-1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """best: None where nobody competes. good: labels of the best and of those that may be as good.
+
+    apart: of each other one the paired interval of its figures less the best's.
+    """
+
+    best: Entry | None = None
+    good: frozenset[str] = frozenset()
+    apart: dict[str, Interval] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=4096)
+def standing(task: TaskRows, budget: int, measure: Measure, group: str | None = None) -> Standing:
+    """Among those that compete at `budget`, on the whole task or on a named part of it."""
+    competing = task.competing(budget)
+    means = {entry.label: mean_of(figures(entry, measure, group)) for entry in competing}
+    known = [(mean, entry) for entry in competing if (mean := means[entry.label]) is not None]
+    if not known:
+        return Standing()
+    _, best = (max if measure.up else min)(known, key=lambda pair: pair[0])
+    good, apart = {best.label}, {}
+    for _, entry in known:
+        between = None if entry is best else distance(entry, best, measure, group)
+        if between is not None:
+            apart[entry.label] = between
+            good |= {entry.label} if between[0] <= 0 <= between[1] else set()
+    return Standing(best, frozenset(good), apart)
+
+
+def distance(ours: Entry, theirs: Entry, measure: Measure, group: str | None = None) -> Interval | None:
+    """The paired 95 % interval of ours less theirs, on the seeds that both have; None where that says nothing."""
+    sample = differences(figures(ours, measure, group), figures(theirs, measure, group))
+    bounds = None if measure in (DELTA, NLL, KL) else DIFFERENCE
+    return interval(sample, bounds=bounds)
