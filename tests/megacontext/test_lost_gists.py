@@ -4,6 +4,7 @@ again from tokens.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from memory_toys import VOCAB, NoisyScorer, small_config, small_gpt2, small_llam
 from megacontext.arena import Page
 from megacontext.cache import ContextCache
 from megacontext.config import PagesConfig
-from megacontext.focus.mean_store import GROUP, MeanStore
+from megacontext.focus.mean_store import MeanStore
+from megacontext.focus.sketch import GROUP
 from megacontext.gist.top_token import TopTokenGist
 from megacontext.recompute import measure_attention, recompute_page
 from megacontext.span import Grid, Span
@@ -219,10 +221,11 @@ def test_a_block_is_folded_anew_where_the_file_has_the_gist_of_other_tokens(tmp_
 
 
 def test_means_that_cannot_be_read_are_left_out(tmp_path, monkeypatch):
-    file = FrameFile.open(tmp_path / "means.ctx", MeanStore.geometry(1, 4), fingerprint="f")
-    means = MeanStore(1, 4, file)
-    for number in range(GROUP + 3):
-        means.append(np.full((1, 4), number))
-    monkeypatch.setattr(frame_file, "_pread", fail)
-    assert [first for first, _ in means.groups(GROUP + 3)] == [GROUP]
-    file.close()
+    with contextlib.closing(FrameFile.open(tmp_path / "means.ctx", MeanStore.geometry(1, 4), fingerprint="f")) as file:
+        means = MeanStore(1, 4, file)
+        for number in range(GROUP + 3):
+            means.append(np.full((1, 4), number))
+        monkeypatch.setattr(frame_file, "_pread", fail)
+        again = MeanStore(1, 4, file)
+        again.restore(means.state())
+    assert sorted(again.likest(np.full((1, 4), 0.5), GROUP + 3, 9)) == [GROUP, GROUP + 1, GROUP + 2]
