@@ -84,9 +84,14 @@ class FocusAllocator:
 
     def recent_start(self, context: WorkingContext, sharp: bool = False) -> int:
         """Where the recent part begins: on the grid, so that all recent tokens are in it."""
-        tokens = max(self.recent_tokens, self.prompt_recent_tokens) if sharp else self.recent_tokens
+        tokens = self._sharp_tokens(context) if sharp else self.recent_tokens
         start = (context.history - tokens) // context.grid.block * context.grid.block
         return max(start, self.first_end(context))
+
+    def _sharp_tokens(self, context: WorkingContext) -> int:
+        """Recent tokens when a prompt has ended: a longer recent part leaves room for what the prompt asks for."""
+        others = self.protect_first + self.prompt_blocks + 3  # the open block, what is reserved, a block cut in two
+        return max(self.recent_tokens, min(self.prompt_recent_tokens, context.budget - others * context.grid.block))
 
     def far_pages(self, context: WorkingContext, sharp: bool = False) -> list[Span]:
         """The exact entries that are up for choice, oldest first."""

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from megacontext.config import MemoryConfig
 from megacontext.context import Collapse, Expand, WorkingContext
 from megacontext.errors import BudgetError
 from megacontext.focus.allocator import FocusAllocator, Plan
@@ -307,3 +308,16 @@ def test_a_prompts_end_brings_its_longer_recent_part_back_as_far_as_there_are_pl
         missing = [n for n in numbers if n not in shown]
         if costs is FREE and missing:
             assert context.free - step.reserve < block, f"{missing} would have fitted"
+
+
+@pytest.mark.parametrize("budget", [512, 576, 768, 1024, 2048])
+def test_the_longer_recent_part_of_a_prompt_leaves_room_for_what_it_asks_for(budget):
+    """With the settings that users get: at 512 slots the 480 newest tokens would take every place."""
+    allocator = FocusAllocator.of(MemoryConfig(budget=budget))
+    context = WorkingContext(budget, Grid(32), (0, 0, 0, 0, 0))
+    for now in range(100):
+        plan = allocator.plan(context.grow(32).seal(now), {}, now, reserve=32)
+        context = plan.context
+    shown = allocator.plan(context.grow(20), {7: 1.0, 30: 0.9}, 100, reserve=1, sharp=True).context
+    assert {page.start // 32 for page in pages(shown)} >= {7, 30}
+    assert shown.free >= 1
