@@ -148,7 +148,7 @@ class KVzip(EvictingCache):
         order = place.argsort(1)
         slots.keep(index.gather(1, order))
         slots.tracks["hidden"][:, :most] = torch.where(seen.gather(1, order), 0.0, HIDDEN)
-        slots.reserve(most + self.limits.slots - self.keep)
+        slots.reserve(most + self.limits.slots - self.keep, exact=True)
         self._close_up(slots)
         self._padded = self._padded or self.config.heads == "uneven"
 

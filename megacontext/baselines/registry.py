@@ -82,12 +82,12 @@ METHODS: dict[str, Method] = {
     "keydiff": Method(
         "keydiff:KeyDiff",
         "Park et al. 2025",
-        ({}, {"recent": 64}, {"positions": "cache"}, {"positions": "cache", "recent": 64}),
+        ({}, {"recent": 64}, {"positions": "cache", "recent": 64}, {"positions": "cache", "recent": 256}),
     ),
     "expected_attention": Method(
         "expected_attention:ExpectedAttention",
         "Devoto et al. 2025",
-        ({}, {"recent": 64}, {"positions": "cache"}, {"positions": "cache", "recent": 64}),
+        ({}, {"recent": 64}, {"positions": "cache", "recent": 64}, {"positions": "cache", "recent": 256}),
     ),
     "quest": Method(
         "quest:Quest",

@@ -52,12 +52,12 @@ class LayerSlots:
             figures[:, :kept] = figures.gather(1, index)
         self.count = kept
 
-    def reserve(self, capacity: int) -> None:
-        """Room for so many rows at least; grows by doubling."""
+    def reserve(self, capacity: int, *, exact: bool = False) -> None:
+        """Room for so many rows at least; grows by doubling, or not beyond what is asked."""
         short = capacity - self.place.shape[1]
         if short <= 0:
             return
-        more = max(short, self.place.shape[1])
+        more = short if exact else max(short, self.place.shape[1])
         self.keys, self.values = (pad(rows, (0, 0, 0, more)) for rows in (self.keys, self.values))
         self.raw = None if self.raw is None else pad(self.raw, (0, 0, 0, more))
         self.place = pad(self.place, (0, more))
