@@ -4,6 +4,8 @@ full          a plain cache: everything, for ever
 recency       the first block and the last tokens: a sliding window of all the slots there are
 megacontext   the memory section of the configuration, as it stands
 oracle        the same, told from outside which blocks are the right ones: the ceiling of any scorer
+oracle_mass, oracle_output, oracle_swap: the same, told what will be scored: blocks by the attention they will get, by
+              the change of attention's output without them, by the loss they spare (evaluation/oracles)
 lexical ...   the same, with that scorer alone; random: the floor
 absolute      the same, every token at its position in the text
 level0        the same without gists; gists: a slot for every block that is not shown; gists_only: no far page at all
@@ -30,16 +32,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from megacontext.evaluation.episode import Hint
+    from megacontext.focus.base import Scorer
     from megacontext.models.text import TextModel
     from megacontext.tree.memory_files import MemoryFiles
-    from nanochat.hook import KVCache, ModelSpec
+    from nanochat.hook import BaseModel, KVCache, ModelSpec
 
 FULL, RECENCY, MEGACONTEXT, ORACLE, RANDOM = "full", "recency", "megacontext", "oracle", "random"
 ABSOLUTE = "absolute"
+ORACLE_MASS, ORACLE_OUTPUT, ORACLE_SWAP = "oracle_mass", "oracle_output", "oracle_swap"
+LOOKING_AHEAD = (ORACLE_MASS, ORACLE_OUTPUT, ORACLE_SWAP)
+ORACLES = (ORACLE, *LOOKING_AHEAD)
 SCORERS: tuple[str, ...] = get_args(MemoryConfig.model_fields["scorer"].annotation)
 VARIANTS: dict[str, dict[str, Any]] = {  # what differs from the memory section
     MEGACONTEXT: {},
-    ORACLE: {},
+    **{name: {} for name in ORACLES},
     **{name: {"scorer": name} for name in SCORERS if name != RECENCY},
     ABSOLUTE: {},
     "level0": {"gist_slots": (0, 0, 0, 0)},
@@ -135,14 +141,15 @@ def make_contender(
     pages: PagesConfig | None = None,
     folder: Path | None = None,
     text: TextModel | None = None,
+    model: BaseModel | None = None,
     tuned: Settings | None = None,
 ) -> Contender:
     """An empty memory called `name` (see the head of this file).
 
     memory: budget and pass size of all, every setting of ours. folder: an empty one for its pages, kept as `pages`
-    says; None: all in memory. text: for memories that work on text. tuned: settings over the method's own defaults;
-    changes in the name go over both. Raises BudgetError for too small a budget, ConfigError for a name or setting that
-    is not there.
+    says; None: all in memory. text: for memories that work on text. model: for oracles that look ahead. tuned: settings
+    over the method's own defaults; changes in the name go over both. Raises BudgetError for too small a budget,
+    ConfigError for a name or setting that is not there, or an oracle without its model.
     """
     base, changes = split_name(name)
     if base == FULL:
@@ -155,7 +162,8 @@ def make_contender(
         raise ConfigError(f"no cache {name!r}; there are {', '.join(CACHES)}")
     config = settings(name, memory.model_copy(update=dict(tuned or {})))
     assert config is not None  # full and the baselines are gone
-    return _ours(name, base, spec, config, pages, folder)
+    oracle = _oracle(name, config, model)
+    return _ours(name, spec, config, oracle, pages, folder)
 
 
 def _baseline(name: str, spec: ModelSpec, memory: MemoryConfig, changes: Settings, text: TextModel | None) -> Contender:
@@ -170,19 +178,42 @@ def _baseline(name: str, spec: ModelSpec, memory: MemoryConfig, changes: Setting
     return Contender(cache, method.stride or limits.spare, memory.budget)
 
 
+def _oracle(name: str, config: MemoryConfig, model: BaseModel | None) -> tuple[Scorer, Hint] | None:
+    """The scorer of an oracle and how it is told, None for any other memory."""
+    base = split_name(name)[0]
+    if base == ORACLE:
+        from megacontext.focus.scorers import OracleScorer
+
+        given = OracleScorer(config.block)
+        return given, given.hint
+    if base not in LOOKING_AHEAD:
+        return None
+    if model is None:
+        raise ConfigError(f"cache {name}: this oracle asks the model itself; give make_contender the model")
+    from megacontext.evaluation.oracles.scorers import ChangeOracle, MassOracle, SwapOracle
+
+    kind = {ORACLE_MASS: MassOracle, ORACLE_OUTPUT: ChangeOracle, ORACLE_SWAP: SwapOracle}[base]
+    ahead = kind(model, config)
+    return ahead, ahead.told.tell
+
+
 def _ours(
-    name: str, base: str, spec: ModelSpec, config: MemoryConfig, pages: PagesConfig | None, folder: Path | None
+    name: str,
+    spec: ModelSpec,
+    config: MemoryConfig,
+    oracle: tuple[Scorer, Hint] | None,
+    pages: PagesConfig | None,
+    folder: Path | None,
 ) -> Contender:
     from megacontext.cache import ContextCache
     from megacontext.evaluation.ablations import AbsoluteCache
-    from megacontext.focus.scorers import OracleScorer
     from megacontext.tree.memory_files import MemoryFiles
 
-    oracle = OracleScorer(config.block) if base == ORACLE else None
+    scorer, hint = oracle or (None, None)
     files = None if folder is None else MemoryFiles(folder, spec, config.block, pages or PagesConfig())
     try:
-        kind = AbsoluteCache if base == ABSOLUTE else ContextCache
-        cache = kind(spec, config, oracle, files=files)
+        kind = AbsoluteCache if split_name(name)[0] == ABSOLUTE else ContextCache
+        cache = kind(spec, config, scorer, files=files)
     except ValueError as error:  # a scorer that is not there
         raise ConfigError(f"cache {name}: {error}") from error
-    return Contender(cache, config.tick_tokens, config.budget, oracle.hint if oracle else None, files)
+    return Contender(cache, config.tick_tokens, config.budget, hint, files)

@@ -13,6 +13,7 @@ FULL, ORACLE, RANDOM, MEGACONTEXT = "full", "oracle", "random", "megacontext"
 CONTROLS = (FULL, ORACLE, RANDOM)  # ceiling, ceiling of any choice of blocks, floor: in every table
 OURS = (
     *("full", "recency", "megacontext", "oracle"),
+    *("oracle_mass", "oracle_output", "oracle_swap"),
     *("mix", "lexical", "semantic", "attention", "random"),
     *("absolute", "level0", "gists", "gists_only"),
 )

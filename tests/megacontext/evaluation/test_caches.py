@@ -8,7 +8,7 @@ from toy_evaluation import ToyText
 from megacontext.baselines.registry import METHODS, TRIALS
 from megacontext.config import MemoryConfig
 from megacontext.errors import ConfigError
-from megacontext.evaluation.caches import CACHES, depends_on, make_contender, settings, split_name
+from megacontext.evaluation.caches import CACHES, LOOKING_AHEAD, depends_on, make_contender, settings, split_name
 from megacontext.testing.toy import toy_model
 
 MEMORY = MemoryConfig(budget=640, block=16, recent_tokens=64, prompt_recent_tokens=64, far_blocks=4, gist_budget=64)
@@ -43,10 +43,17 @@ def test_a_setting_that_is_not_there_is_named(name):
 
 @pytest.mark.parametrize("name", CACHES)
 def test_every_name_makes_an_empty_memory(name):
-    contender = make_contender(name, toy_model("G4", sequence_len=1024).spec, MEMORY, text=ToyText())
+    model = toy_model("G4", sequence_len=1024)
+    contender = make_contender(name, model.spec, MEMORY, text=ToyText(), model=model)
     assert contender.cache.length == 0
     assert contender.stride >= 1
     assert (contender.budget is None) == (name == "full")
+
+
+@pytest.mark.parametrize("name", LOOKING_AHEAD)
+def test_an_oracle_that_looks_ahead_is_refused_without_its_model(name):
+    with pytest.raises(ConfigError, match=f"{name}: this oracle asks the model"):
+        make_contender(name, toy_model("G4", sequence_len=1024).spec, MEMORY)
 
 
 def test_settings_go_over_the_defaults_and_changes_over_both():

@@ -6,7 +6,7 @@ from toy_evaluation import Believer, ToyText, library
 
 from megacontext.baselines.registry import METHODS
 from megacontext.config import MemoryConfig
-from megacontext.evaluation.caches import CACHES, OURS, make_contender, settings
+from megacontext.evaluation.caches import CACHES, LOOKING_AHEAD, OURS, make_contender, settings
 from megacontext.evaluation.episode import Outcome, run_episode
 from megacontext.evaluation.steps import Ask, Continue, Read
 from megacontext.evaluation.tasks import make_task
@@ -62,7 +62,7 @@ def test_a_question_asked_of_a_copy_leaves_the_memory_as_it_was(model, name: str
     text, more = toy_tokens(200), toy_tokens(24, seed=5)
     ask = Ask(toy_tokens(9, seed=1), CANDIDATES, 1, [(40, 48)])
     plain, asked = (
-        run_episode(model, make_contender(name, model.spec, MEMORY, text=ToyText()).cache, steps, stride=1)
+        run_episode(model, make_contender(name, model.spec, MEMORY, text=ToyText(), model=model).cache, steps, stride=1)
         for steps in ([Read(text), Continue(more)], [Read(text), ask, Continue(more)])
     )
     assert asked.nll[-len(more) :] == pytest.approx(plain.nll, abs=1e-4)
@@ -84,7 +84,9 @@ def test_the_order_of_candidates_does_not_matter(model, name: str) -> None:
 def test_no_contender_but_the_plain_cache_reads_more_than_its_budget(model, name: str) -> None:
     """Nor holds more, but for those whose method is to hold everything and to read a part."""
     steps = make_task("late_recall", tokens=1200).steps(library(), 0)[:3]
-    contender = make_contender(name, model.spec, MEMORY, text=ToyText())
+    if name in LOOKING_AHEAD:  # full attention must be able to judge
+        model = toy_model(window_pattern="L", n_layer=2, sequence_len=2048)
+    contender = make_contender(name, model.spec, MEMORY, text=ToyText(), model=model)
     out = run_episode(model, contender.cache, steps, hint=contender.hint)
     method = METHODS.get(name)
     slots = out.read_slots if method and method.keeps_all else out.slots
@@ -103,7 +105,7 @@ def test_an_oracle_is_told_of_every_source(model) -> None:
 
 
 def test_nobody_but_an_oracle_hears_of_sources(model) -> None:
-    hints = {name: make_contender(name, model.spec, MEMORY, text=ToyText()).hint for name in CACHES}
+    hints = {name: make_contender(name, model.spec, MEMORY, text=ToyText(), model=model).hint for name in CACHES}
     assert {name for name, hint in hints.items() if hint is not None} == {name for name in CACHES if "oracle" in name}
 
 
