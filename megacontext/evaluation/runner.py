@@ -133,7 +133,7 @@ class Runner:
         return self.memory if cell.budget is None else self.memory.model_copy(update={"budget": cell.budget})
 
     def _made_with(self, cell: Cell) -> dict[str, Any]:
-        return {"text": self.loaded.text, "tuned": cell.tuned}
+        return {"text": self.loaded.text, "model": self.loaded.model, "tuned": cell.tuned}
 
     @property
     def _on_disk(self) -> bool:
