@@ -2,125 +2,82 @@
 
     python -m tools.plot_results rows.jsonl bench.jsonl --out docs/results/history.png
 
-Reads rows of both commands (`megacontext.evaluation.compare --json`, `tools.bench_history --json`) from any number of
-files. Needs matplotlib (the extra `plots`).
+Reads rows of `megacontext.evaluation.compare`, `megacontext.evaluation.speed` and `tools.bench_history` from any number
+of files. The whole report, with tables, is `python -m megacontext.evaluation.report`.
+
+Exit codes: 0 drawn, 2 a file cannot be read or holds nothing to draw, 3 matplotlib (the extra `plots`) is missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 if __package__ in (None, ""):  # `python tools/plot_results.py` works from anywhere, too
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from megacontext.errors import ConfigError
-from megacontext.evaluation.flags import Parser, guarded, note
+from megacontext.evaluation.flags import Parser, guarded, note, whole_number
+from megacontext.evaluation.reporting.lines import Lines, merged, milliseconds_by_history, rounded, trained
+from megacontext.evaluation.reporting.looks import LOOKS, in_order
+from megacontext.evaluation.reporting.pictures import Panel, draw, from_0, history_ticks, shares
 from megacontext.evaluation.rows import Row, read_rows
-from megacontext.plotting.figures import BLUE, FAINT, GREEN, INK, VERMILION, new_figure, save_png, tidy
-
-if TYPE_CHECKING:
-    from megacontext.plotting.figures import Axes, Figure
+from megacontext.plotting.figures import save_png
 
 DEFAULT_OUT = Path("docs/results/history.png")
 DEFAULT_TASKS = ("late_recall", "late_recall_long")
 
 
-class Look(NamedTuple):
-    """How one memory is drawn, here and in any later picture."""
-
-    label: str
-    colour: str
-    marker: str
-
-
-LOOKS = {
-    "megacontext": Look("MegaContext", BLUE, "o"),
-    "full": Look("plain cache", VERMILION, "s"),
-    "recency": Look("sliding window", FAINT, "^"),
-    "oracle": Look("the right blocks", GREEN, "D"),
-}
-
-Lines = dict[str, list[tuple[int, float]]]  # cache -> (history in tokens, value), ascending
-
-
-def lines_of(rows: Sequence[Row], value: str, tasks: Sequence[str] | None = None) -> Lines:
-    """The points of each known cache; where several rows have one length, their mean."""
-    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+def recall(rows: Sequence[Row], tasks: Sequence[str], budget: int | None) -> Lines:
+    """Of each memory known by name the recall at each length, at one budget; the plain cache has none."""
+    found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        if row.get(value) is not None and row.get("cache") in LOOKS and (tasks is None or row.get("task") in tasks):
-            found[row["cache"]][_rounded(row["history_tokens"])].append(float(row[value]))
-    means = {name: [(x, sum(y) / len(y)) for x, y in sorted(points.items())] for name, points in found.items()}
-    return {name: means[name] for name in LOOKS if name in means}
+        fits = row.get("task") in tasks and row.get("budget") in (None, budget) and row.get("split", "test") == "test"
+        if fits and row.get("accuracy") is not None and row.get("cache") in LOOKS:
+            point = float(rounded(row["history_tokens"])), float(row["accuracy"])
+            found.setdefault(row["cache"], []).append(point)
+    return {name: merged(found[name]) for name in in_order(list(found))}
 
 
-def _rounded(tokens: int) -> int:
-    """To two figures: 5,987 and 6,012 tokens of the same task are one point."""
-    unit = 10 ** max(len(str(tokens)) - 2, 0)
-    return round(tokens / unit) * unit
+def usual_budget(rows: Sequence[Row], tasks: Sequence[str]) -> int | None:
+    """The slots that most of these tasks' rows have; of equal ones the most."""
+    counts = Counter(row["budget"] for row in rows if row.get("task") in tasks and row.get("budget"))
+    return max(counts, key=lambda budget: (counts[budget], budget), default=None)
 
 
-def draw(rows: Sequence[Row], tasks: Sequence[str], out: Path) -> None:
-    """Write the picture to `out`. Raises ConfigError if the rows have nothing to draw or matplotlib is missing."""
-    speed, recall = lines_of(rows, "decode_ms_p50"), lines_of(rows, "accuracy", tasks)
-    if not speed and not recall:
+def picture(rows: Sequence[Row], tasks: Sequence[str], budget: int | None, out: Path) -> None:
+    """Write the picture to `out`. Raises ConfigError if the rows have nothing to draw, MissingAsset if nothing can."""
+    limit, times = trained(rows), milliseconds_by_history(row for row in rows if row.get("cache") in LOOKS)
+    answers = recall(rows, tasks, budget)
+    if not times and not answers:
         raise ConfigError("these files hold no rows with decode_ms_p50, and none with the accuracy of a recall task")
-    figure, axes = new_figure([["speed", "recall"]], (10, 3.8))
-    _panel(axes["speed"], speed, "milliseconds a token (median)", trained(rows))
-    _panel(axes["recall"], recall, "facts recalled (share of questions)", trained(rows))
-    axes["speed"].set_ylim(bottom=0)
-    axes["recall"].set_ylim(-0.03, 1.05)
-    _legend(figure, *axes.values())
-    save_png(figure, out)
-
-
-def trained(rows: Sequence[Row]) -> int | None:
-    """The length the model was trained on, if a row says it."""
-    return next((row["trained_positions"] for row in rows if row.get("trained_positions")), None)
-
-
-def _panel(axes: Axes, lines: Lines, title: str, trained: int | None) -> None:
-    for name, points in lines.items():
-        look = LOOKS[name]
-        x, y = zip(*points, strict=True)
-        axes.plot(x, y, color=look.colour, marker=look.marker, markersize=5, linewidth=2, label=look.label)
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.set_xlabel("history, tokens", color=INK)
-    axes.set_xscale("log", base=2)
-    ticks = sorted({x for points in lines.values() for x, _ in points})
-    axes.set_xticks(ticks, [_short(tick) for tick in ticks], rotation=45 if len(ticks) > 6 else 0)
-    axes.minorticks_off()
-    tidy(axes)
-    if trained and ticks and ticks[-1] > trained:
-        axes.axvline(trained, color=FAINT, linestyle=":", linewidth=1)
-        axes.annotate(
-            "trained length", (trained, 0.7), (3, 0), xycoords=("data", "axes fraction"),
-            textcoords="offset points", rotation=90, va="top", fontsize=7, color=FAINT,
-        )  # fmt: skip
-
-
-def _legend(figure: Figure, *panels: Axes) -> None:
-    """One for both panels, above them."""
-    entries = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries), frameon=False)
-
-
-def _short(tokens: int) -> str:
-    return f"{tokens / 1000:.3g}k" if tokens >= 1000 else str(tokens)
+    slots = f", {budget:,} slots" if budget else ""
+    known = {
+        "speed": (times, "milliseconds a token (median)", from_0),
+        "recall": (answers, f"facts recalled (share of questions){slots}", shares),
+    }
+    panels = {
+        name: Panel(lines, title, "history, tokens", (dress, history_ticks(lines, limit)))
+        for name, (lines, title, dress) in known.items()
+        if lines
+    }
+    save_png(draw(panels), out)
 
 
 def build_parser() -> Parser:
     parser = Parser("python -m tools.plot_results", __doc__ or "")
-    parser.add_argument("rows", nargs="+", type=Path, metavar="FILE", help="rows of both commands, one JSON row a line")
+    parser.add_argument("rows", nargs="+", type=Path, metavar="FILE", help="rows, one JSON row a line")
     parser.add_argument(
         "--out", type=Path, default=DEFAULT_OUT, metavar="PNG", help=f"default {DEFAULT_OUT.as_posix()}"
     )
     parser.add_argument(
         "--task", action="append", metavar="NAME", help=f"recall of this task ({', '.join(DEFAULT_TASKS)})"
+    )
+    parser.add_argument(
+        "--budget", type=whole_number(1), metavar="SLOTS", help="recall at so many slots (those of most rows)"
     )
     return parser
 
@@ -131,7 +88,8 @@ def plot(flags: argparse.Namespace) -> int:
         rows = read_rows(flags.rows)
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    draw(rows, flags.task or DEFAULT_TASKS, flags.out)
+    tasks = flags.task or DEFAULT_TASKS
+    picture(rows, tasks, flags.budget or usual_budget(rows, tasks), flags.out)
     note(f"wrote {flags.out}")
     return 0
 

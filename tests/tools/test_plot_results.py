@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from tools.plot_results import lines_of, main
+from tools.plot_results import main, recall, usual_budget
 
 SPEED = [
     {"cache": "megacontext", "history_tokens": 4096, "decode_ms_p50": 30.0, "trained_positions": 8192},
@@ -18,6 +19,12 @@ RECALL = [
     {"cache": "full", "task": "late_recall", "history_tokens": 6003, "accuracy": 0.6, "run": "b"},
     {"cache": "full", "task": "chat_recall", "history_tokens": 6003, "accuracy": 0.1, "run": "c"},
 ]
+OURS = {"cache": "megacontext", "task": "late_recall", "history_tokens": 6000}
+BUDGETS = [
+    {**OURS, "budget": 512, "accuracy": 0.2, "run": "d"},
+    {**OURS, "budget": 1024, "accuracy": 0.9, "run": "e"},
+    {**OURS, "budget": 1024, "accuracy": 0.1, "run": "f", "split": "dev"},
+]
 
 
 def write(path: Path, rows: list[dict]) -> str:
@@ -25,13 +32,14 @@ def write(path: Path, rows: list[dict]) -> str:
     return str(path)
 
 
-def test_points_stand_in_order_and_what_was_not_measured_is_left_out() -> None:
-    found = lines_of(SPEED[::-1], "decode_ms_p50")
-    assert found == {"megacontext": [(4100, 30.0), (130000, 31.0)], "full": [(4100, 45.0)]}
-
-
 def test_rows_of_one_length_are_one_point() -> None:
-    assert lines_of(RECALL, "accuracy", ["late_recall"]) == {"full": [(6000, pytest.approx(0.5))]}
+    assert recall(RECALL, ["late_recall"], None) == {"full": [(6000, pytest.approx(0.5))]}
+
+
+def test_recall_is_of_one_budget_and_of_the_test_split() -> None:
+    assert usual_budget(BUDGETS, ["late_recall"]) == 1024
+    assert recall([*BUDGETS, *RECALL], ["late_recall"], 512)["megacontext"] == [(6000, 0.2)]
+    assert recall(BUDGETS, ["late_recall"], 1024)["megacontext"] == [(6000, 0.9)]
 
 
 def test_a_picture_comes_out(tmp_path: Path) -> None:
@@ -44,8 +52,15 @@ def test_a_picture_comes_out(tmp_path: Path) -> None:
 
 def test_nothing_to_draw_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([write(tmp_path / "rows.jsonl", RECALL[2:]), "--out", str(tmp_path / "x.png")]) == 2
-    assert "nothing" not in (tmp_path / "rows.jsonl").read_text()
     assert "no rows" in capsys.readouterr().err
+
+
+def test_without_matplotlib_the_extra_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main([write(tmp_path / "rows.jsonl", SPEED), "--out", str(tmp_path / "x.png")]) == 3
+    assert "pip install 'megacontext[plots]'" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,8 @@ STYLE = """
 body { max-width: 84rem; } h3 { margin: 1.6rem 0 .4rem; } h4 { margin: 1.4rem 0 .3rem; font-size: .95rem; }
 nav { columns: 16rem; font-size: .85rem; margin: 1rem 0; } nav a { display: block; color: var(--blue); }
 nav a.deep { padding-left: 1rem; } p { max-width: 60rem; } figure { max-width: 62rem; margin: 1rem 0 2rem; }
-th { position: sticky; top: 0; background: var(--paper); } td strong { color: var(--blue); }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); }
+td strong { color: var(--blue); }
 summary { cursor: pointer; font-size: .9rem; margin: .4rem 0; } code { font-size: .95em; }
 """
 
