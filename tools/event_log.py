@@ -90,8 +90,8 @@ def event_of(record: dict[str, Any]) -> Event:
     """A checked record as the event that was emitted."""
     kind = EVENT_TYPES[record["type"]]
     values = {field.name: record[field.name] for field in fields(kind) if field.name in record}
-    if "lod_counts" in values:  # JSON has no integer keys
-        values["lod_counts"] = {int(level): count for level, count in values["lod_counts"].items()}
+    if counts := values.get("lod_counts"):  # JSON has no integer keys
+        values["lod_counts"] = {int(level): count for level, count in counts.items()}
     return kind(**values)
 
 

@@ -53,7 +53,10 @@ class FolderText:
         """chat_template.jinja, else the entry of tokenizer_config.json (of several the one called default)."""
         file = self.path / "chat_template.jinja"
         if file.exists():
-            return file.read_text("utf-8")
+            try:
+                return file.read_text("utf-8")
+            except UnicodeDecodeError as error:
+                raise ModelFileError(f"{file}: not text ({error}); fetch it again") from None
         found = self.settings.get("chat_template")
         if isinstance(found, list):
             entries = _objects(self.settings, "chat_template", self.path / "tokenizer_config.json")

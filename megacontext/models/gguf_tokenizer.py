@@ -43,7 +43,7 @@ PATTERNS = {
 
 def build_tokenizer(metadata: Mapping[str, Any], path: object) -> Tokenizer:
     """metadata: the file's. Raises ConfigError for a kind that is not supported, ModelFileError for a damaged one."""
-    _check_ids(metadata, path)
+    _check(metadata, path)
     kind = metadata.get("tokenizer.ggml.model")
     if kind == "gpt2":
         tokenizer = _byte_level(metadata, path)
@@ -55,12 +55,14 @@ def build_tokenizer(metadata: Mapping[str, Any], path: object) -> Tokenizer:
     return tokenizer
 
 
-def _check_ids(metadata: Mapping[str, Any], path: object) -> None:
-    """Raises ModelFileError unless types are numbers and named tokens are tokens."""
+def _check(metadata: Mapping[str, Any], path: object) -> None:
+    """Raises ModelFileError unless types are numbers, named tokens are tokens, and a chat template is text."""
     count = len(_strings(metadata, "tokens", path))
     types = metadata.get("tokenizer.ggml.token_type", [])
     if not isinstance(types, list) or len(types) > count or not all(type(kind) is int for kind in types):
         raise ModelFileError(f"{path}: tokenizer.ggml.token_type must hold one number for each of {count} tokens")
+    if not isinstance(metadata.get("tokenizer.chat_template", ""), str):
+        raise ModelFileError(f"{path}: tokenizer.chat_template must be text")
     for key, value in metadata.items():
         named = key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
         if named and (type(value) is not int or not 0 <= value < count):

@@ -8,7 +8,7 @@ import pytest
 from megacontext.errors import ConfigError, MegaContextError
 from megacontext.telemetry.events import Event, Expand, MemoryOpened, RunEnd, RunStart, Tick
 from megacontext.telemetry.sinks import JsonlSink
-from tools.event_log import conversations, newest, read_log
+from tools.event_log import conversations, event_of, newest, read_log
 
 EVENTS = (
     RunStart(program="test", config={"memory": {"block": 4}}),
@@ -88,3 +88,7 @@ def test_the_newest_log_comes_first(tmp_path: Path) -> None:
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (second, second))
     assert [path.name for path in newest(tmp_path.iterdir())] == ["new", "middle", "old"]
+
+
+def test_counts_that_were_not_computed_are_none() -> None:
+    assert event_of({"type": "tick", "tick": 3, "lod_counts": None}) == Tick(tick=3)

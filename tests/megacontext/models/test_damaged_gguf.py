@@ -16,8 +16,9 @@ PIECES = ["<unk>", "<s>", "</s>", *"abc", "ab"]
 TEXT = {"model": "llama", "tokens": PIECES, "scores": [0.0, *map(float, range(6))], "bos_token_id": 1}
 
 
-def text_of(path: Path, **changes: Any) -> None:
-    path.write_bytes(pack_gguf({f"tokenizer.ggml.{key}": value for key, value in {**TEXT, **changes}.items()}))
+def text_of(path: Path, template: Any = "", **changes: Any) -> None:
+    metadata = {f"tokenizer.ggml.{key}": value for key, value in {**TEXT, **changes}.items()}
+    path.write_bytes(pack_gguf(metadata | ({"tokenizer.chat_template": template} if template else {})))
     load_text(path, len(PIECES))
 
 
@@ -35,6 +36,7 @@ def test_a_whole_one_is_taken(tmp_path):
         ({"token_type": [1] * 8}, "token_type must hold"),
         ({"token_type": ["a"] * 7}, "token_type must hold"),
         ({"scores": ["a"] * 7}, "scores must hold"),
+        ({"template": ["a", "b"]}, "chat_template must be text"),
         ({"tokens": [*PIECES[:-1], "a" * 100_000]}, "a token of 100,000 characters"),
     ],
 )
