@@ -52,7 +52,7 @@ def _quality(part: Part, tasks: Sequence[TaskRows], key: str) -> Quality:
     tasks = [task for task in tasks if len(task.budgets) == most]
     drawn = {entry.label for task in tasks for entry in task.entries if _drawn(entry) and not entry.is_ceiling}
     shared = [task for task in tasks if _share(task, drawn) >= ENOUGH]
-    names = drawn | {entry.label for task in shared for entry in task.entries if entry.is_ceiling}
+    names = drawn | {entry.label for task in shared for entry in task.entries if entry.is_ceiling and _drawn(entry)}
     lines: Lines = {}
     for name in in_order(list(names)):
         points = [_point(shared, name, budget, key) for budget in (None, *part.budgets)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from megacontext.baselines.registry import METHODS
-from megacontext.evaluation.names import MEGACONTEXT
+from megacontext.evaluation.names import MEGACONTEXT, RANDOM
 from megacontext.evaluation.reporting.blocks import Block, Cell, Section, Table, cells
 from megacontext.evaluation.reporting.figures import ACCURACY, measure_of, value
 from megacontext.evaluation.reporting.standing import distance, standing
@@ -72,14 +72,24 @@ def _column(task: TaskRows, tasks: Sequence[TaskRows]) -> str:
 
 
 def best(part: Part) -> Section:
-    """Of each task and budget the best method, and those that may be as good."""
-    rows = []
+    """Of each task and budget the best method, and those that may be as good; and where that tells little."""
+    rows, floor = [], []
     for task in part.tasks:
         measure = measure_of(task)
         found = [_best_there(task, budget) if budget in task.budgets else DASH for budget in part.budgets]
         rows.append(cells(task.title, measure.words, *found))
+        floor += [f"{task.title}, {budget:,} slots" for budget in task.budgets if _as_good_as_chance(task, budget)]
     heads = ("task", "judged by", *(f"{budget:,} slots" for budget in part.budgets))
-    return Section("Best at what", "best", 3, [Table(heads, tuple(rows), len(heads))])
+    blocks: list[Block] = [Table(heads, tuple(rows), len(heads))]
+    if floor:
+        told = "Random pages are the best there or may be as good, so choosing well is not what these figures tell of"
+        blocks.append(f"{told}: {'; '.join(floor)}.")
+    return Section("Best at what", "best", 3, blocks)
+
+
+def _as_good_as_chance(task: TaskRows, budget: int) -> bool:
+    good = standing(task, budget, measure_of(task)).good
+    return any(entry.base == RANDOM and entry.label in good for entry in task.at(budget))
 
 
 def _best_there(task: TaskRows, budget: int) -> str:

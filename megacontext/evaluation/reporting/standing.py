@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import inf
 
 from megacontext.evaluation.bootstrap import Interval, differences, interval
 from megacontext.evaluation.reporting.figures import DELTA, KL, NLL, Measure, figures, mean_of
@@ -26,13 +27,16 @@ class Standing:
 
 @lru_cache(maxsize=4096)
 def standing(task: TaskRows, budget: int, measure: Measure, group: str | None = None) -> Standing:
-    """Among those that compete at `budget`, on the whole task or on a named part of it."""
+    """Among those that compete at `budget`, on the whole task or on a named part of it.
+
+    Of equal shares of right answers the one that gave them the higher likelihood is the best.
+    """
     competing = task.competing(budget)
     means = {entry.label: mean_of(figures(entry, measure, group)) for entry in competing}
     known = [(mean, entry) for entry in competing if (mean := means[entry.label]) is not None]
     if not known:
         return Standing()
-    _, best = (max if measure.up else min)(known, key=lambda pair: pair[0])
+    best = min(known, key=lambda pair: (-pair[0] if measure.up else pair[0], _loss(pair[1])))[1]
     good, apart = {best.label}, {}
     for _, entry in known:
         between = None if entry is best else distance(entry, best, measure, group)
@@ -40,6 +44,11 @@ def standing(task: TaskRows, budget: int, measure: Measure, group: str | None = 
             apart[entry.label] = between
             good |= {entry.label} if between[0] <= 0 <= between[1] else set()
     return Standing(best, frozenset(good), apart)
+
+
+def _loss(entry: Entry) -> float:
+    found = mean_of(figures(entry, NLL))
+    return inf if found is None else found
 
 
 def distance(ours: Entry, theirs: Entry, measure: Measure, group: str | None = None) -> Interval | None:

@@ -128,6 +128,15 @@ def test_the_summary_counts_who_is_best(markdown: str) -> None:
     assert "Xiao et al. 2024" in section(markdown, "Methods and their settings")
 
 
+def test_a_task_at_which_chance_is_as_good_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = write(tmp_path / "rows.jsonl", recall_rows(megacontext={0: EASY}, random={0: EASY}))
+    assert main([str(path), "--out", str(tmp_path)]) == 0
+    words = section((tmp_path / "report.md").read_text(encoding="utf-8"), "Best at what")
+    assert "Random pages are the best there or may be as good" in words
+    assert "late_recall, 6,000 tokens, 512 slots." in words
+
+
 def test_speed_has_its_table_and_its_ratios(markdown: str) -> None:
     words = section(markdown, "Speed")
     assert "| full | 4,096 | 40.0 |" in words

@@ -112,3 +112,13 @@ def test_a_task_is_judged_by_what_it_measures() -> None:
     assert measure_of(task_of(recall_rows(megacontext=SURE))) is ACCURACY
     assert measure_of(task_of([row("h2o", 512, [episode(0, nats=[1.0], kl=0.1)])])) is KL
     assert measure_of(task_of([row("h2o", 512, [episode(0, nats=[1.0])])])) is NLL
+
+
+def test_of_equal_shares_the_surer_answers_are_the_best() -> None:
+    def asked(nats: float) -> list[dict]:
+        return [episode(seed, right=[1.0, 1.0], nats=[nats, nats]) for seed in range(3)]
+
+    task = task_of([row(name, 512, asked(nats)) for name, nats in (("random", 0.5), ("quest", 0.1), ("h2o", 0.9))])
+    found = standing(task, 512, ACCURACY)
+    assert found.best is entry(task, "quest")
+    assert found.good == {"quest", "random", "h2o"}
