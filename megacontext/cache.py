@@ -182,6 +182,11 @@ class ContextCache(CacheParts, KVCache):
     def usage(self) -> CacheUsage:
         return CacheUsage(self.length, self.context.slots, self.context.slots, self.nbytes)
 
+    @property
+    def selection_flops(self) -> int:
+        """Multiply-adds x 2 that its scorer has spent since the last reset; attention mass, where measured, is not in."""
+        return self.scorer.flops
+
     def stats(self) -> dict:
         """The last tick's figures, under the names of telemetry/metrics.py."""
         tick = self.last_tick

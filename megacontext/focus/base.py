@@ -44,6 +44,7 @@ class Scorer(ABC):
     """Answers for itself: `nbytes` counts its index, `copy` is deep where it must be."""
 
     wants_attention: bool = False  # whether the cache must measure attention mass for it
+    flops: int = 0  # multiply-adds x 2 spent on choosing so far; a bit that is compared counts as one
 
     @property
     def failure(self) -> StoreError | None:

@@ -81,8 +81,10 @@ class LexicalScorer(Scorer):
     def score(self, moment: Moment) -> Scores:
         if self.index is None:
             return {}
+        before = self.index.weighed
         # What somebody said is asked for by itself: with the chat format before it, it would look like any other turn.
         blocks, votes = self.index.scores(self._kernel(moment), alone=bool(moment.words))
+        self.flops += 2 * (self.index.weighed - before)
         far = blocks < moment.far_end
         blocks, votes = blocks[far], votes[far]
         if not len(blocks):

@@ -181,6 +181,11 @@ class LexicalStore:
         return self._votes.scores(kernel, alone=alone)
 
     @property
+    def weighed(self) -> int:
+        """Votes that were asked for so far."""
+        return self._votes.weighed
+
+    @property
     def damaged(self) -> int:
         """Files that could not be used so far."""
         return self._archive.damaged

@@ -89,6 +89,12 @@ class MeanStore:
         numbers, cosines = map(np.concatenate, zip(*found, strict=True))
         return numbers[np.argsort(-cosines, kind="stable")[:most]].tolist()
 
+    def flops(self, known: int) -> int:
+        """What `likest` costs: a bit a level of all vectors, or all levels of those that are looked at closely."""
+        levels = self._sketcher.levels
+        most = min(LOOKED_AT // levels, MOST_LOOKED_AT)
+        return 2 * levels * min(known, most) + (levels * known if known > most else 0)
+
     def _newest(self, asked: np.ndarray, known: int) -> tuple[np.ndarray, np.ndarray]:
         """(block numbers, cosines) of those that are no sketches yet."""
         first = self.count // GROUP * GROUP

@@ -143,6 +143,10 @@ class MixScorer(Scorer):
     def failure(self) -> StoreError | None:
         return self.lexical.failure or self.semantic.failure
 
+    @property
+    def flops(self) -> int:  # type: ignore[override]
+        return self.lexical.flops + self.semantic.flops + (self.attending.flops if self.attending else 0)
+
     def state(self) -> dict[str, Any]:
         return {"lexical": self.lexical.state(), "semantic": self.semantic.state()}
 

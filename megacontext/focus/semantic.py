@@ -55,6 +55,7 @@ class SemanticScorer(Scorer):
         if not words.shape[1]:
             return {}
         blocks = self.means.likest(normalize(words.mean(1), dim=-1).numpy(), known, SHORT_LIST)
+        self.flops += self.means.flops(known)
         if not blocks:
             return {}
         scores = self._late_interaction(moment, blocks, centre, words)
@@ -65,6 +66,7 @@ class SemanticScorer(Scorer):
         pages = [self._rows(moment.tree.page(moment.context.grid.page(block)).values) for block in blocks]
         tokens = normalize(torch.stack(pages, 1) - centre[:, None], dim=-1)  # (n, blocks, t, w)
         matches = torch.einsum("nqw,nbtw->nbqt", normalize(words, dim=-1), tokens).amax(-1)  # (n, blocks, q)
+        self.flops += 2 * tokens.numel() * words.shape[1]
         if len(blocks) > 1:
             matches = (matches - matches.mean(1, keepdim=True)) / (matches.std(1, keepdim=True) + 1e-3)
         return matches.mean((0, 2))

@@ -32,6 +32,7 @@ class Votes:
         self.block, self.edge, self.window, self.max_n = block, edge, window, max_n
         self._kept_bytes = 0
         self._passes: deque[Pass] = deque()
+        self.weighed = 0  # votes that were asked for, so far
         self._held = 0  # tokens in passes
         self._expected: Pass | None = None
         self._roots = np.array([max(count, 1) ** 0.5 for count in range(most + 1)])
@@ -92,6 +93,7 @@ class Votes:
         if not wanted:
             return np.empty(0, np.int64), np.empty(0)
         sizes, blocks, weights, grams = self._newest(wanted)
+        self.weighed += len(weights)
         weights = weights * np.repeat(kernel[wanted - 1 :: -1], sizes)
         if alone:
             own = grams <= np.repeat(np.arange(1, wanted + 1), sizes)

@@ -28,6 +28,7 @@ from megacontext.span import Grid
 from megacontext.testing.lexical_index import LexicalIndex
 from megacontext.testing.toy import ids, run, toy_model, toy_tokens
 from megacontext.tree.memory_tree import MemoryTree
+from nanochat.engine import prefill
 from nanochat.rotary import Rotary
 
 NAMES = ["mix", "lexical", "semantic", "attention", "recency", "random"]
@@ -309,3 +310,17 @@ def test_rotary_tables_are_shared_not_counted():
     assert isinstance(SPEC.rotation, Rotary)
     scorer = make_scorer("semantic", SPEC, block=BLOCK)
     assert scorer.nbytes == scorer.means.nbytes  # arrays of its own alone
+
+
+def test_what_choosing_costs_is_counted_and_goes_with_a_copy():
+    cache = ContextCache(SPEC, MemoryConfig(budget=48, block=4, recent_tokens=12, read_chunk=6, far_blocks=4))
+    assert cache.selection_flops == 0
+    prefill(MODEL, cache, [token % 9 for token in toy_tokens(200)], answer=False)
+    text = cache.selection_flops
+    assert text > 0
+    twin = cache.fork()
+    prefill(MODEL, twin, [1, 2, 3, 4, 5])
+    layers, wide = len(cache.scorer.semantic.layers), SPEC.kv_heads * SPEC.head_dim
+    blocks, words = min(64, twin.allocator.recent_start(twin.context, True) // 4), 4
+    assert twin.selection_flops - text >= 2 * layers * blocks * 4 * wide * words  # each word against each token
+    assert cache.selection_flops == text
