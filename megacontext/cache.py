@@ -184,7 +184,7 @@ class ContextCache(CacheParts, KVCache):
 
     @property
     def selection_flops(self) -> int:
-        """Multiply-adds x 2 that its scorer has spent since the last reset; attention mass, where measured, is not in."""
+        """Multiply-adds x 2 that its scorer has spent since the last reset; measured attention mass is not in."""
         return self.scorer.flops
 
     def stats(self) -> dict:
