@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from megacontext.config import DemoConfig, MemoryConfig, ModelConfig, PagesConfig
-from megacontext.errors import BudgetError, ConfigError
-from megacontext.evaluation.caches import Contender, depends_on, make_contender, settings, split_name
+from megacontext.errors import BudgetError, ConfigError, MegaContextError
+from megacontext.evaluation.caches import LOOKING_AHEAD, Contender, depends_on, make_contender, settings, split_name
 from megacontext.evaluation.corpus import Corpus
 from megacontext.evaluation.episode import PIECE, Outcome, run_episode
 from megacontext.evaluation.matrix import Cell, Work
@@ -104,6 +104,19 @@ class Runner:
         try:
             make_contender(cell.cache, self.loaded.model.spec, self._memory(cell), **self._made_with(cell)).close()
         except BudgetError as error:
+            return error
+        return None
+
+    def too_long(self, cell: Cell) -> ConfigError | None:
+        """Why this memory cannot have this task: it asks full attention, past the trained length."""
+        if split_name(cell.cache)[0] not in LOOKING_AHEAD:
+            return None
+        from megacontext.evaluation.oracles.scorers import most_tokens
+        from megacontext.evaluation.oracles.shadow import within
+
+        try:
+            within(self.loaded.model.spec, most_tokens(cell.task.steps(self.library, cell.seeds[0])))
+        except ConfigError as error:
             return error
         return None
 
@@ -220,11 +233,11 @@ class Shop:
         """Let go of the model."""
         self._open.clear()
 
-    def check(self, cells: Sequence[Cell]) -> list[tuple[Row, BudgetError | None]]:
+    def check(self, cells: Sequence[Cell]) -> list[tuple[Row, MegaContextError | None]]:
         """Of each cell its identity, and why it cannot be, if so. Raises ConfigError, before anything has been run."""
         refusals: dict[tuple[Any, ...], BudgetError | None] = {}
         tried: set[tuple[str, Task]] = set()
-        found = []
+        found: list[tuple[Row, MegaContextError | None]] = []
         for cell in cells:
             runner = self.runner(cell.model)
             if (cell.model, cell.task) not in tried:
@@ -232,5 +245,5 @@ class Shop:
                 runner.try_out(cell.task)
             if cell.made_of not in refusals:
                 refusals[cell.made_of] = runner.refusal(cell)
-            found.append((runner.identity(cell), refusals[cell.made_of]))
+            found.append((runner.identity(cell), refusals[cell.made_of] or runner.too_long(cell)))
         return found

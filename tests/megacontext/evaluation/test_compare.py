@@ -215,6 +215,15 @@ def test_a_budget_that_cannot_hold_the_ends_exits_with_five_and_leaves_the_other
     assert [json.loads(line)["cache"] for line in said.out.splitlines()] == ["full"]
 
 
+def test_an_oracle_that_asks_full_attention_has_no_row_past_the_trained_length(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--config", CONFIG, "--json", *RECENCY, "--cache", "oracle_mass"]) == 2
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["cache"] for line in out.splitlines()] == ["recency"]
+    assert "oracle_mass: no row, because" in err
+
+
 def test_one_memorys_fault_leaves_the_others_alone(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
