@@ -69,6 +69,10 @@ class LookAhead(Scorer):
             self.number, self.told_at = self.told.number, self.seen
 
     @property
+    def flops(self) -> int:  # type: ignore[override]
+        return self.shadow.flops
+
+    @property
     def nbytes(self) -> int:
         return self.shadow.nbytes
 
@@ -124,7 +128,9 @@ class SwapOracle(LookAhead):
             first=config.protect_first * config.block,
             recent_start=moment.far_end * config.block,
         )
-        return dict(zip(blocks, trial.gains(blocks), strict=True))
+        gains = trial.gains(blocks)
+        shadow.flops += trial.flops
+        return dict(zip(blocks, gains, strict=True))
 
 
 def _best(scores: Scores, count: int) -> list[int]:

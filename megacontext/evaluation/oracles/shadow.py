@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from megacontext.baselines.rereading import cost_of_reading
 from megacontext.errors import ConfigError
 from megacontext.evaluation.oracles.judging import Judge
 from nanochat.hook import BaseModel, KVView, Mark, ModelSpec
@@ -61,12 +62,13 @@ class WatchedCache(DenseCache):
 
 
 class Shadow:
-    """text: what `cache` holds. raw: see WatchedCache."""
+    """text: what `cache` holds. raw: see WatchedCache. flops: about what was spent so far, whoever asked."""
 
     def __init__(self, model: BaseModel, judge: Judge, *, raw: bool = False) -> None:
         self.model, self.judge = model, judge
         self.cache = WatchedCache(model.spec, raw=raw)
         self.text: list[int] = []
+        self.flops = 0
         self._words: list[Tensor | None] = []  # of each row (N,), None if it was only read
         self._ends: dict[int, Tensor | None] = {0: None}  # where a pass ended, with the cache's carry
         self._found: Tensor | None = None
@@ -116,6 +118,7 @@ class Shadow:
 
     def _pass(self, tokens: Sequence[int], judged: bool) -> None:
         self._found, self.cache.watch = None, self._judge if judged else None
+        self.flops += cost_of_reading(self.model, len(self.text), len(tokens))
         rows = torch.tensor([list(tokens)], device=self.model.spec.device)
         self.model.forward(self.model.embed(rows), self.cache)
         self.text += tokens

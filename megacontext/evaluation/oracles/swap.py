@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from megacontext.baselines.rereading import cost_of_reading
 from megacontext.evaluation.oracles.shadow import WatchedCache
 from nanochat.hook import BaseModel, CacheUsage, KVCache, KVView, Mark, Stream
 from nanochat.kv_cache import Windows
@@ -70,7 +71,7 @@ class Trial:
     """One view to which blocks are added. block: tokens of one. Tokens before `first` and from `recent_start` on stay.
 
     text: history, of which the last row is read again, and the tokens ahead, from `start` on. carry: the model's state
-    before that row.
+    before that row. flops: about what its views took so far.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Trial:
     ) -> None:
         self.model, self.shadow, self.block, self.carry = model, shadow, block, carry
         self.rows, self.targets, self.start = text[start - 1 : -1], text[start:], start - 1
+        self.flops = 0
         self.first, self.recent = list(range(first)), list(range(recent_start, start - 1))
 
     def gains(self, blocks: Sequence[int]) -> list[float]:
@@ -103,6 +105,7 @@ class Trial:
         device = self.model.spec.device
         slots = torch.tensor([[*self.first, *rows, *self.recent] for rows in added], device=device)
         rows = torch.tensor([list(self.rows)] * len(added), device=device)
+        self.flops += len(added) * cost_of_reading(self.model, slots.shape[1], len(self.rows))
         targets = torch.tensor(list(self.targets), device=device)
         with torch.inference_mode():
             view = ChosenView(self.shadow, slots.long(), self.start, self.carry)

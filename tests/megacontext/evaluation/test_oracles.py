@@ -9,6 +9,7 @@ import pytest
 import torch
 from toy_oracles import VOCAB, attend, learned_positions, repeating_model, toy, views_of
 
+from megacontext.baselines.rereading import cost_of_reading
 from megacontext.cache import ContextCache
 from megacontext.config import MemoryConfig
 from megacontext.errors import ConfigError
@@ -249,3 +250,15 @@ def test_the_longest_text_counts_questions_where_they_are_asked() -> None:
     assert most_tokens([Read([1] * 10), aside, Continue([1] * 3)]) == 17
     assert most_tokens([Read([1] * 10), stays, aside]) == 26
     assert most_tokens([Read([1] * 10), Continue([1] * 30), aside]) == 47
+
+
+@pytest.mark.parametrize("name", LOOKING_AHEAD)
+def test_what_it_computes_is_the_cost_of_its_choice_on_copies_too(name: str) -> None:
+    model = toy()
+    contender = make_contender(name, model.spec, MEMORY, model=model)
+    ask = Ask([5, 6, 7], [[1, 2], [3]], 0, [])
+    run_episode(model, contender.cache, [Read(toy_tokens(150, vocab=VOCAB))], hint=contender.hint)
+    assert contender.cache.selection_flops == 0
+    out = run_episode(model, contender.cache, [ask], hint=contender.hint)
+    least = cost_of_reading(model, 0, 150)
+    assert contender.cache.selection_flops + out.asking_flops >= (2 if name == "oracle_swap" else 1) * least
