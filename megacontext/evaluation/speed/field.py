@@ -111,9 +111,9 @@ class Field:
             if one.length < SAMPLE:
                 one.read(self._tokens[one.length : min(SAMPLE, length)])
             one.fill(length - one.length)
-            turns.notes.append(f"all but the first and the newest of its history filled in from {SAMPLE:,} real rows")
+            turns.notes.append(f"filled in from {SAMPLE:,} real rows")
         elif (needed := missing / self._speed.get(one.name, float("inf"))) > self.manner.patience:
-            self._leave(one, f"left out: reading on would take about {needed:,.0f} s")
+            self._leave(one, f"left out: reading takes about {needed:,.0f} s")
         else:
             self.report(f"{one.name}  reads on to {length:,}")
             started = time.perf_counter()
@@ -176,7 +176,7 @@ class Field:
         if turns.out:
             return {**_decoded([]), "note": "; ".join(turns.notes)}
         past = one.slots + len(turns.decode) * self.manner.tokens > self.manner.trained > 0
-        notes = [*turns.notes, *(["positions beyond the trained length"] if past else [])]
+        notes = [*turns.notes, *(["beyond the trained length"] if past else [])]
         return {
             **_decoded(turns.decode),
             "prefill_tokens_per_s": round(spread(turns.read).p50, 1) if turns.read else None,

@@ -55,7 +55,7 @@ def test_baselines_take_part_by_name(home: Path, capsys: pytest.CaptureFixture[s
 def test_past_the_trained_length_the_row_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows, _ = run(capsys, "--cache", "full", "--cache", "megacontext", "--history", "300")
     notes = {row["cache"]: row["note"] for row in rows if "note" in row}
-    assert notes == {"full": "positions beyond the trained length", "megacontext": None, "plain@slots": None}
+    assert notes == {"full": "beyond the trained length", "megacontext": None, "plain@slots": None}
 
 
 def test_a_history_that_was_filled_in_is_said_in_the_row(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,7 +84,7 @@ def test_who_would_take_too_long_is_left_out_with_a_row_that_says_so(
     rows, _ = run(capsys, "--cache", "full", "--cache", "recency", "--history", "64,2000", "--patience", "2")
     left = rows[-1]
     assert (left["cache"], left["decode_ms_p50"]) == ("recency", None)
-    assert left["note"].startswith("left out: reading on would take about ")
+    assert left["note"].startswith("left out: reading takes about ")
     assert rows[-2]["decode_ms_p50"] > 0
 
 
