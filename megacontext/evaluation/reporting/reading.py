@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from megacontext.errors import ConfigError
+from megacontext.evaluation.reporting.shape import checked
 from megacontext.evaluation.rows import Row
 
-NEEDED = ("run", "task", "task_tokens", "cache", "split", "model", "dtype", "seeds", "per_seed", "interval")
 SPLITS = ("test", "dev")
 WAY_OUT = "rows come from `python -m megacontext.evaluation.compare --out FILE` and `...speed --out FILE`"
 
@@ -81,23 +81,6 @@ def _parsed(text: str) -> Row | None:
 
 def _is_row(row: Mapping[str, Any]) -> bool:
     return "history_tokens" in row and ("ratio" in row or "cache" in row)
-
-
-def checked(row: Row, where: str) -> Row:
-    """The row, if a report can be made of it. Raises ConfigError for one of another version, or damaged."""
-    if "task" not in row:
-        return row
-    missing = [name for name in NEEDED if name not in row]
-    if missing:
-        raise ConfigError(f"{where}: a row of another version, without {', '.join(missing)}; measure it again")
-    episodes = row["per_seed"]
-    if not isinstance(episodes, list) or not episodes or not all(_is_episode(one) for one in episodes):
-        raise ConfigError(f"{where}: per_seed is no list of episodes, each with its seed; measure it again")
-    return row
-
-
-def _is_episode(one: Any) -> bool:
-    return isinstance(one, dict) and isinstance(one.get("seed"), int) and isinstance(one.get("groups", {}), dict)
 
 
 def names_of(texts: Any) -> Iterable[str]:

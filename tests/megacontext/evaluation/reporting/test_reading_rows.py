@@ -63,9 +63,24 @@ def test_a_file_that_holds_no_rows_is_refused(tmp_path: Path, content: bytes, wo
 
 def test_damaged_episodes_are_refused(tmp_path: Path) -> None:
     (bad,) = recall_rows(h2o=RIGHT)
-    for damage in ([], None, [{"accuracy": 1.0}], [3]):
-        with pytest.raises(ConfigError, match="per_seed is no list of episodes"):
+    for damage in ([], None, [{"accuracy": 1.0}], [3], [{"seed": 0, "items": "x"}], [{"seed": 0, "groups": [1]}]):
+        with pytest.raises(ConfigError, match=r"a.jsonl, line 1.*; measure it again"):
             read_files([write(tmp_path / "a.jsonl", [{**bad, "per_seed": damage}])])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("model", []), ("budget", "x"), ("interval", {"nll": [1.0]}), ("settings", "x"), ("kl", "0"), ("seeds", True)],
+)
+def test_a_field_of_another_kind_is_named(tmp_path: Path, name: str, value: object) -> None:
+    (bad,) = recall_rows(h2o=RIGHT)
+    with pytest.raises(ConfigError, match=f"line 1: {name} is "):
+        read_files([write(tmp_path / "a.jsonl", [{**bad, name: value}])])
+
+
+def test_a_damaged_row_of_speed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="decode_ms_p50 is 'fast'"):
+        read_files([write(tmp_path / "a.jsonl", [{**TIMED, "decode_ms_p50": "fast"}])])
 
 
 def test_a_torn_line_is_left_out_and_said(tmp_path: Path) -> None:
