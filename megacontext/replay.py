@@ -75,8 +75,8 @@ def _taken_up(first: Tick, kept: WorkingContext | None, recovered: int) -> Worki
 def empty_view(memory: Mapping[str, Any]) -> WorkingContext:
     """The view before the first token. memory: the section of that name in a run_start's configuration."""
     try:
-        block, slots, budget = int(memory["block"]), tuple(memory["gist_slots"]), int(memory["budget"])
-        return WorkingContext(budget, Grid(block), (0, *slots))
+        block, slots, budget = int(memory["block"]), memory["gist_slots"], int(memory["budget"])
+        return WorkingContext(budget, Grid(block), (0, *map(int, slots)))
     except (KeyError, TypeError, ValueError) as error:
         raise MegaContextError(
             f"the log's run_start does not say how its memory was built (memory.block, gist_slots, budget: {error}), "
