@@ -171,9 +171,7 @@ def test_why_tells_what_became_of_a_part_of_history(terminal: Terminal, home: Ho
     assert leave(child) == 0
 
 
-def test_why_in_a_session_that_goes_on_knows_what_an_earlier_run_decided(
-    terminal: Terminal, home: Home
-) -> None:
+def test_why_in_a_session_that_goes_on_knows_what_an_earlier_run_decided(terminal: Terminal, home: Home) -> None:
     home.config.write_text(home.config.read_text().replace("full", "megacontext\n  budget: 512"), encoding="utf-8")
     (home.path / "notes.txt").write_text("The owl sleeps in the barn. " * 60, encoding="utf-8")
     first = terminal("--session", "owl")
