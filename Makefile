@@ -6,7 +6,7 @@ BOOTSTRAP := $(PYTHON) tools/bootstrap_env.py
 COMPARE := $(VENV) -m megacontext.evaluation.compare --jobs 2
 RESULTS := artifacts/results
 
-.PHONY: help chat test lint format tree env model corpus lock demo tiny-gpt2 faults bench bench-quick tune
+.PHONY: help chat test published lint format tree env model corpus lock demo tiny-gpt2 faults bench bench-quick tune
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /make \1\t/' | expand -t 16
@@ -17,6 +17,9 @@ chat: ## talk to the demo model through a budgeted memory
 
 test: env model corpus tiny-gpt2 ## run the whole test suite
 	$(VENV) -m pytest -q
+
+published: env model corpus ## other papers' small results, tried on the demo model: about a quarter of an hour
+	$(VENV) -m pytest -q -s -m minutes
 
 lint: env ## linter, formatter, type checker
 	$(VENV) -m ruff check .

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[3]
 MODEL, CORPUS = ROOT / ModelConfig().path, ROOT / "artifacts/corpus/sample.txt"
 pytestmark = [
     pytest.mark.needs_model,
-    pytest.mark.slow,
+    pytest.mark.minutes,
     pytest.mark.skipif(not (MODEL.exists() and CORPUS.exists()), reason="python tools/bootstrap_env.py brings both"),
 ]
 TEXT = PlainText(tokens=1280, scored=256)

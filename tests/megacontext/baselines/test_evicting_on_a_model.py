@@ -24,7 +24,7 @@ from megacontext.evaluation.tasks.recall import LateRecall
 from nanochat.engine import prefill
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.minutes,
     pytest.mark.needs_model,
     pytest.mark.skipif(not (MODEL.exists() and SAMPLE.exists()), reason="python tools/bootstrap_env.py brings both"),
 ]

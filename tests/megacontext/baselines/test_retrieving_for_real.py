@@ -21,7 +21,7 @@ from megacontext.models import load_model
 ROOT = Path(__file__).parents[3]
 MODEL, CORPUS = ROOT / ModelConfig().path, ROOT / "artifacts" / "corpus" / "sample.txt"
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.minutes,
     pytest.mark.needs_model,
     pytest.mark.skipif(not MODEL.exists(), reason=f"{MODEL.name} is absent; python tools/bootstrap_env.py brings it"),
 ]
