@@ -25,6 +25,8 @@ from megacontext.tree.memory_tree import MemoryTree
 from megacontext.tree.snapshot import State
 from nanochat.hook import ModelSpec
 
+NEARLY = 0.9  # of the best block's worth: as good as the best
+
 
 class View:
     """The arena as a working context sees it. Knows nothing of scores, plans and models."""
@@ -159,7 +161,7 @@ class View:
         first = [n for n in others if n < self.protect_first]
         far = [n for n in others if self.protect_first <= n < recent]
         if prompt:
-            far = _by_worth(far, worth or {})
+            far = by_worth(far, worth or {})
         else:
             far.sort(key=lambda n: position[self.pages[n].start])
         before = [*first, *(n for n in others if recent <= n < turn)] if prompt else first
@@ -242,13 +244,18 @@ class View:
         return twin
 
 
-def _by_worth(numbers: Sequence[int], worth: Mapping[int, float]) -> list[int]:
-    """Runs of neighbouring blocks, each in time order, the run that holds the best block last."""
+def by_worth(numbers: Sequence[int], worth: Mapping[int, float]) -> list[int]:
+    """Runs of neighbouring blocks, each in time order, the best ones last: by worth, but those that are nearly as good
+    as the best by time, because what was said later holds.
+    """
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and runs[-1][-1] == number - 1:
             runs[-1].append(number)
         else:
             runs.append([number])
-    runs.sort(key=lambda run: max(worth.get(n, 0.0) for n in run))
+    worths = [max(worth.get(n, 0.0) for n in run) for run in runs]
+    least = NEARLY * max(worths, default=0.0)
+    order = sorted(range(len(runs)), key=lambda i: (min(worths[i], least), runs[i][0]))
+    runs = [runs[i] for i in order]
     return [number for run in runs for number in run]

@@ -182,8 +182,10 @@ class FocusAllocator:
                 bonus = self.hysteresis if entry.level == 0 else 0.0
                 ranked.append((score + bonus, number, entry))
         ranked.sort(reverse=True)
-        if sharp and ranked:
-            ranked = [entry for entry in ranked if entry[0] >= self.sharpness * ranked[0][0]]
+        if sharp and ranked:  # far pages must measure up to the best of all, which may be recent
+            known = (score for number, score in scores.items() if number * block < context.sealed)
+            best = max(ranked[0][0], *known)
+            ranked = [entry for entry in ranked if entry[0] >= self.sharpness * best]
         most = min(self.prompt_blocks if sharp else self.far_blocks, places)
         chosen: list[Span] = []
         refused: list[Refusal] = []

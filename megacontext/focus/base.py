@@ -62,7 +62,10 @@ class Scorer(ABC):
 
     @abstractmethod
     def score(self, moment: Moment) -> Scores:
-        """The blocks worth a thought, with their scores. Bounded in number, however long history is."""
+        """The blocks worth a thought, with their scores. Bounded in number, however long history is.
+
+        At a prompt's end recent blocks before it may be named too: far ones must measure up to the best of all.
+        """
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, beside history itself: nested plain values and arrays."""

@@ -85,7 +85,8 @@ class LexicalScorer(Scorer):
         # What somebody said is asked for by itself: with the chat format before it, it would look like any other turn.
         blocks, votes = self.index.scores(self._kernel(moment), alone=bool(moment.words))
         self.flops += 2 * (self.index.weighed - before)
-        far = blocks < moment.far_end
+        # What is recent stands in view anyway; but if it answers a prompt best, others must measure up to it.
+        far = blocks < max(moment.far_end, moment.words[0] // self.block if moment.words else 0)
         blocks, votes = blocks[far], votes[far]
         if not len(blocks):
             return {}

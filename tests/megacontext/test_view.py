@@ -16,7 +16,7 @@ from megacontext.focus.allocator import FocusAllocator
 from megacontext.gist.top_token import TopTokenGist
 from megacontext.span import Grid
 from megacontext.tree.memory_tree import MemoryTree
-from megacontext.view import View
+from megacontext.view import View, by_worth
 
 SPEC = small_model().spec
 BLOCK, BUDGET, CHUNK = 4, 40, 5
@@ -238,3 +238,11 @@ def test_rows_go_to_the_slots_of_their_runs_and_nowhere_else(runs):
     runs = [range(*run) for run in runs]
     at = Conversation(0).view.rows_index(runs)
     assert torch.arange(20)[at].tolist() == [slot for run in runs for slot in run]
+
+
+def test_pages_of_an_answer_stand_by_worth_but_nearly_equal_ones_by_time():
+    """What was said later holds: it stands nearer to the question."""
+    worth = {3: 0.2, 9: 0.95, 10: 0.3, 20: 0.88, 30: 0.5}
+    assert by_worth([30, 20, 10, 9, 3], worth) == [3, 30, 9, 10, 20]
+    assert by_worth([20, 9], {9: 0.95, 20: 0.7}) == [20, 9]
+    assert by_worth([5, 4], {}) == [4, 5]

@@ -11,14 +11,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+FIRST, SECOND, ECHO = range(3)
+SHARE = 0.25  # of what two blocks hold together, that the lesser one must have
+
 
 class Pass(NamedTuple):
-    """Votes of tokens that came together, oldest first. sizes: (m,) votes of each token. grams: n of each vote."""
+    """Votes of tokens that came together, oldest first. sizes: (m,) votes of each token. grams: n of each vote.
+
+    parts: where in its block a vote's token stands: FIRST or SECOND half, or ECHO for the second vote of one match.
+    """
 
     sizes: np.ndarray
     blocks: np.ndarray
     weights: np.ndarray
     grams: np.ndarray
+    parts: np.ndarray
 
     @property
     def nbytes(self) -> int:
@@ -65,7 +72,9 @@ class Votes:
         weights = np.repeat(self._weights(length, counts)[rows], each)
         sizes = np.bincount(rows // self.max_n, each, len(counts) // self.max_n).astype(np.int64)
         grams = np.repeat((rows % self.max_n + 1).astype(np.uint8), each)
-        return Pass(sizes, blocks, weights, grams)
+        parts = np.repeat((places_in >= self.block / 2).astype(np.uint8), each)
+        parts[last[near]] = ECHO
+        return Pass(sizes, blocks, weights, grams, parts)
 
     def _weights(self, length: int, counts: np.ndarray) -> np.ndarray:
         """(rows,) of one vote of each row. Where a row does not tell anything it has no votes."""
@@ -86,20 +95,22 @@ class Votes:
     def scores(self, kernel: np.ndarray, *, alone: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """(blocks, scores): votes of the last len(kernel) tokens, those of age a weighted by kernel[a].
 
-        alone: only n-grams that lie within these tokens vote.
+        alone: only n-grams that lie within these tokens vote; and what lies across the edge of two blocks counts for
+        both.
         """
         there = self._held + (0 if self._expected is None else len(self._expected.sizes))
         wanted = min(len(kernel), self.window, there)
         if not wanted:
             return np.empty(0, np.int64), np.empty(0)
-        sizes, blocks, weights, grams = self._newest(wanted)
+        sizes, blocks, weights, grams, parts = self._newest(wanted)
         self.weighed += len(weights)
         weights = weights * np.repeat(kernel[wanted - 1 :: -1], sizes)
         if alone:
             own = grams <= np.repeat(np.arange(1, wanted + 1), sizes)
-            blocks, weights = blocks[own], weights[own]
+            blocks, weights, parts = blocks[own], weights[own], parts[own]
         unique, inverse = np.unique(blocks, return_inverse=True)
-        return unique, np.bincount(inverse, weights, len(unique))
+        scores = np.bincount(inverse, weights, len(unique))
+        return unique, _across(unique, inverse, weights, parts, scores) if alone else scores
 
     def _newest(self, tokens: int) -> Pass:
         """Votes of the newest tokens, as one pass."""
@@ -109,7 +120,7 @@ class Votes:
             surplus = len(votes.sizes) - tokens
             if surplus > 0:
                 skip = votes.sizes[:surplus].sum()
-                votes = Pass(votes.sizes[surplus:], votes.blocks[skip:], votes.weights[skip:], votes.grams[skip:])
+                votes = Pass(votes.sizes[surplus:], *(part[skip:] for part in votes[1:]))
             passes.append(votes)
             tokens -= len(votes.sizes)
             if not tokens:
@@ -121,3 +132,20 @@ class Votes:
         twin = Votes.__new__(Votes)
         twin.__dict__ = {**self.__dict__, "_passes": self._passes.copy()}
         return twin
+
+
+def _across(
+    unique: np.ndarray, inverse: np.ndarray, weights: np.ndarray, parts: np.ndarray, scores: np.ndarray
+) -> np.ndarray:
+    """The scores, but where the second half of a block and the first half of the next one have more votes together than
+    either block by itself, and both a fair share of them, both get the sum: what is asked for lies across the edge.
+    """
+    first, second = (np.bincount(inverse, weights * (parts == part), len(unique)) for part in (FIRST, SECOND))
+    here = np.flatnonzero(np.diff(unique) == 1)
+    together = second[here] + first[here + 1]
+    fair = np.minimum(second[here], first[here + 1]) >= SHARE * together
+    here, together = here[fair], together[fair]
+    scores = scores.copy()
+    np.maximum.at(scores, here, together)
+    np.maximum.at(scores, here + 1, together)
+    return scores

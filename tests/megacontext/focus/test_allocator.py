@@ -136,7 +136,7 @@ def test_a_prompts_end_shows_few_and_sharp(allocator, seed, spare, costs):
         assert far <= rank.keys()
         if far:
             worst = min(rank[n] for n in far)
-            assert worst >= allocator.sharpness * max(rank.values())
+            assert worst >= allocator.sharpness * max(*rank.values(), *(step.scores[n] for n in known))
             assert sum(score > worst for score in rank.values()) < len(far)
 
 
@@ -321,3 +321,16 @@ def test_the_longer_recent_part_of_a_prompt_leaves_room_for_what_it_asks_for(bud
     shown = allocator.plan(context.grow(20), {7: 1.0, 30: 0.9}, 100, reserve=1, sharp=True).context
     assert {page.start // 32 for page in pages(shown)} >= {7, 30}
     assert shown.free >= 1
+
+
+def test_far_pages_must_measure_up_to_the_recent_text():
+    """Block 95 is recent: where it answers the prompt best, pages that are much worse would only distract."""
+    allocator = FocusAllocator.of(MemoryConfig())
+    context = WorkingContext(1024, Grid(32), (0, 0, 0, 0, 0))
+    for now in range(100):
+        context = allocator.plan(context.grow(32).seal(now), {}, now, reserve=32).context
+    for recent, shown in ((0.9, {30}), (0.5, {7, 30})):
+        scores = {7: 0.5, 30: 0.8, 95: recent}
+        found = allocator.plan(context.grow(20), scores, 100, reserve=1, sharp=True).context
+        far = {page.start // 32 for page in allocator.far_pages(found, True)}
+        assert far == {30} if recent > 0.75 else far <= shown
