@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,17 @@ import pytest
 from tests_chat import PROMPT, Done, Home, command, environment, write_tiny_gguf
 
 from nanochat.chat.__main__ import main
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hangups_arrive() -> Iterator[None]:
+    """Under nohup a suite ignores SIGHUP, and so would every process that it starts; a handler is not inherited."""
+    if not hasattr(signal, "SIGHUP"):
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, lambda number, frame: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")
