@@ -2,6 +2,7 @@
 
 limits.py      what every one of them is given: slots, rows a pass
 copying.py     copies and bytes of whatever a cache holds
+one_conversation.py   what every one of them is: passes of a few rows, rollback, forks
 slots.py       one layer's slots, from which any head may drop any row
 evicting.py    what all share that keep a budget by dropping rows
 observing.py   what those of them share that ask their last queries

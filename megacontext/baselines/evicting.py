@@ -14,18 +14,19 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from megacontext.baselines.copying import copied, held_bytes
+from megacontext.baselines.copying import held_bytes
 from megacontext.baselines.limits import Limits
+from megacontext.baselines.one_conversation import OneConversation
 from megacontext.baselines.slots import LayerSlots
 from megacontext.errors import ConfigError
 from nanochat.attention import causal_bias
-from nanochat.hook import BaseModel, CacheUsage, KVCache, KVView, Mark, ModelSpec, Stream
+from nanochat.hook import BaseModel, CacheUsage, KVView, Mark, ModelSpec, Stream
 from nanochat.kv_cache import Windows
 
 Positions = Literal["text", "cache"]
 
 
-class EvictingCache(KVCache):
+class EvictingCache(OneConversation):
     """positions: a row stands where it stood in the text, or at its index among the rows that are kept.
 
     sinks, recent: rows at both ends that never leave (as far as there is room for them).
@@ -85,15 +86,10 @@ class EvictingCache(KVCache):
 
     # --- a pass ---
 
-    def room(self, rows: int) -> int:
-        return min(rows, self.limits.chunk)
-
     def begin(self, stream: Stream) -> Tensor:
         rows = stream.rows
-        if stream.x.shape[0] != 1:
-            raise ValueError(f"{type(self).__name__} holds one conversation, not a batch of {stream.x.shape[0]}")
-        if rows > self.limits.chunk:
-            raise ValueError(f"{rows} rows do not fit: bring at most `room` rows ({self.limits.chunk}) a pass")
+        self.check_batch(stream)
+        self.check_rows(stream)
         for layer in range(self.spec.layers):
             self._make_room(layer, rows)
         self._first, self.length = self.length, self.length + rows
@@ -138,9 +134,7 @@ class EvictingCache(KVCache):
         if layer in self.spec.memory_layers:
             self.shrink(layer, self.layer_slots(layer) - max(rows, self.limits.spare))
         else:
-            kept = min(self._window(layer) + self._unsettled, slots.count)
-            newest = torch.arange(slots.count - kept, slots.count, device=self.spec.device)
-            slots.keep(newest.expand(self.spec.kv_heads, -1))
+            slots.keep_newest(self._window(layer) + self._unsettled)
         self._close_up(slots)
 
     def _close_up(self, slots: LayerSlots) -> None:
@@ -175,26 +169,10 @@ class EvictingCache(KVCache):
     def usage(self) -> CacheUsage:
         counts = [self.slots[layer].count for layer in self.spec.memory_layers]
         mean = -(-sum(counts) // len(counts))
-        return CacheUsage(self.length, mean, mean, held_bytes(self._held()))
-
-    def _held(self) -> dict[str, Any]:
-        """What belongs to this cache alone."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("spec", "limits", "_windows")}
-
-    def fork(self, batch: int = 1) -> KVCache:
-        if batch != 1:
-            raise ValueError(f"{type(self).__name__} holds one conversation, not {batch}: fork it {batch} times")
-        twin = object.__new__(type(self))
-        twin.__dict__ = {**self.__dict__, **copied(self._held()), "_windows": Windows(self.spec.windows)}
-        return twin
+        return CacheUsage(self.length, mean, mean, held_bytes(self.held()))
 
     def rollback(self, mark: Mark) -> None:
-        rows = self.length - mark.length
-        if not 0 <= rows <= self._unsettled:
-            raise ValueError(
-                f"cannot go from length {self.length} back to {mark.length}: only the {self._unsettled} rows since the "
-                "last maintain can be forgotten"
-            )
+        rows = self.rows_since(mark)
         self.length, self.carry = mark.length, mark.carry
         self._unsettled -= rows
         if rows:

@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from megacontext.baselines.copying import copied, held_bytes
+from megacontext.baselines.copying import held_bytes
 from megacontext.baselines.limits import Limits
+from megacontext.baselines.one_conversation import OneConversation
 from megacontext.baselines.slots import LayerSlots
-from nanochat.hook import BaseModel, CacheUsage, KVCache, KVView, Mark, ModelSpec, Stream
+from nanochat.hook import BaseModel, CacheUsage, KVView, Mark, ModelSpec, Stream
 from nanochat.kv_cache import Windows
 
 GROWTH = 1.25  # times the rows needed, when a buffer grows
@@ -59,7 +60,7 @@ class Rows:
         self.count = min(self.count, count)
 
 
-class KeepingCache(KVCache):
+class KeepingCache(OneConversation):
     """rows: of every memory layer, keys and values of all of history; see `rotated`."""
 
     rotated: ClassVar[bool] = True  # keys are kept rotated to their place in the text, or not rotated at all
@@ -74,7 +75,7 @@ class KeepingCache(KVCache):
         windowed = [layer for layer in range(self.spec.layers) if layer not in self.rows]
         self.windows = {layer: LayerSlots(self.spec, self._capacity(layer), moves=False) for layer in windowed}
         self.selection_flops = 0
-        self._views = Windows(self.spec.windows)
+        self._windows = Windows(self.spec.windows)
         self._unsettled = 0
         self._first = 0
         self._angles: Any = None
@@ -106,21 +107,16 @@ class KeepingCache(KVCache):
 
     # --- a pass ---
 
-    def room(self, rows: int) -> int:
-        return min(rows, self.limits.chunk)
-
     def begin(self, stream: Stream) -> Tensor:
         rows = stream.rows
-        if stream.x.shape[0] != 1:
-            raise ValueError(f"{type(self).__name__} holds one conversation, not a batch of {stream.x.shape[0]}")
-        if rows > self.limits.chunk:
-            raise ValueError(f"{rows} rows do not fit: bring at most `room` rows ({self.limits.chunk}) a pass")
+        self.check_batch(stream)
+        self.check_rows(stream)
         self.prepare(rows)
         for layer in self.windows:
             self._slide(layer, rows)
         self._first, self.length = self.length, self.length + rows
         self._unsettled += rows
-        self._views.begin()
+        self._windows.begin()
         positions = torch.arange(self._first, self.length, device=self.spec.device)
         self._angles = self.turn(positions)
         return positions[None]
@@ -134,9 +130,7 @@ class KeepingCache(KVCache):
         slots = self.windows[layer]
         if slots.count + rows <= slots.place.shape[1]:
             return
-        kept = min((self.spec.windows[layer] or 0) + self._unsettled, slots.count)
-        newest = torch.arange(slots.count - kept, slots.count, device=self.spec.device)
-        slots.keep(newest.expand(self.spec.kv_heads, -1))
+        slots.keep_newest((self.spec.windows[layer] or 0) + self._unsettled)
 
     def update(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> KVView:
         if layer in self.rows:
@@ -145,7 +139,7 @@ class KeepingCache(KVCache):
         slots = self.windows[layer]
         slots.append(k, self.rotate(k), v, self._first)
         keys, values = slots.keys[:, :, : slots.count], slots.values[:, :, : slots.count]
-        return self._views.view(layer, self.rotate(q), keys, values)
+        return self._windows.view(layer, self.rotate(q), keys, values)
 
     def rotate(self, x: Tensor) -> Tensor:
         """This pass's rows, each to its place in the text."""
@@ -160,26 +154,10 @@ class KeepingCache(KVCache):
 
     @property
     def usage(self) -> CacheUsage:
-        return CacheUsage(self.length, self.length, self.read_slots(1), held_bytes(self._held()))
-
-    def _held(self) -> dict[str, Any]:
-        """What belongs to this cache alone."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("spec", "limits", "_views")}
-
-    def fork(self, batch: int = 1) -> KVCache:
-        if batch != 1:
-            raise ValueError(f"{type(self).__name__} holds one conversation, not {batch}: fork it {batch} times")
-        twin = object.__new__(type(self))
-        twin.__dict__ = {**self.__dict__, **copied(self._held()), "_views": Windows(self.spec.windows)}
-        return twin
+        return CacheUsage(self.length, self.length, self.read_slots(1), held_bytes(self.held()))
 
     def rollback(self, mark: Mark) -> None:
-        rows = self.length - mark.length
-        if not 0 <= rows <= self._unsettled:
-            raise ValueError(
-                f"cannot go from length {self.length} back to {mark.length}: only the {self._unsettled} rows since the "
-                "last maintain can be forgotten"
-            )
+        rows = self.rows_since(mark)
         self.length, self.carry = mark.length, mark.carry
         self._unsettled -= rows
         if rows:

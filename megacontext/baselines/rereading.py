@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from megacontext.baselines.limits import Limits
+from megacontext.baselines.one_conversation import OneConversation
 from nanochat.hook import BaseModel, CacheUsage, KVCache, KVView, Mark, ModelSpec, Stream
 from nanochat.kv_cache import DenseCache, storage_bytes
 
@@ -23,7 +24,7 @@ REREAD_ROWS = 256  # of a pass of reading anew
 Tokens = NDArray[np.int32]
 
 
-class RereadingCache(KVCache):
+class RereadingCache(OneConversation):
     """tokens: (length,) all of history. prompt: the plain cache whose rows are in view, at positions 0, 1, ..."""
 
     def __init__(self, spec: ModelSpec, limits: Limits) -> None:
@@ -75,14 +76,10 @@ class RereadingCache(KVCache):
     def length(self) -> int:  # type: ignore[override]  # what is kept says how long it is
         return len(self.tokens)
 
-    def room(self, rows: int) -> int:
-        return min(rows, self.limits.chunk)
-
     def begin(self, stream: Stream) -> Tensor:
         if stream.tokens is None:
             raise ValueError(f"{type(self).__name__} works on text, and these rows are no tokens")
-        if stream.rows > self.limits.chunk:
-            raise ValueError(f"{stream.rows} rows do not fit: bring at most `room` rows ({self.limits.chunk}) a pass")
+        self.check_rows(stream)
         positions = self.prompt.begin(stream)
         self.tokens = np.concatenate([self.tokens, stream.tokens[0].cpu().numpy().astype(np.int32)])
         self._unsettled += stream.rows
@@ -119,8 +116,7 @@ class RereadingCache(KVCache):
         return sum(value.nbytes for value in self.__dict__.values() if isinstance(value, np.ndarray))
 
     def fork(self, batch: int = 1) -> KVCache:
-        if batch != 1:
-            raise ValueError(f"{type(self).__name__} holds one conversation, not {batch}: fork it {batch} times")
+        self.check_fork(batch)
         twin: Any = object.__new__(type(self))
         twin.__dict__ = {**self.__dict__, "prompt": self.prompt.fork()}  # arrays are replaced, never written to
         twin.carry = None if self.carry is None else self.carry.clone()
@@ -130,12 +126,7 @@ class RereadingCache(KVCache):
         return Mark(self.length, self.carry)
 
     def rollback(self, mark: Mark) -> None:
-        rows = self.length - mark.length
-        if not 0 <= rows <= self._unsettled:
-            raise ValueError(
-                f"cannot go from length {self.length} back to {mark.length}: only the {self._unsettled} rows since the "
-                "last maintain can be forgotten"
-            )
+        rows = self.rows_since(mark)
         self.prompt.rollback(Mark(self.prompt.length - rows, None))
         self.tokens, self.carry = self.tokens[: mark.length], mark.carry
         self._unsettled -= rows

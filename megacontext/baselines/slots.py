@@ -63,6 +63,11 @@ class LayerSlots:
         self.place = pad(self.place, (0, more))
         self.tracks = {name: pad(track, (0, more)) for name, track in self.tracks.items()}
 
+    def keep_newest(self, rows: int) -> None:
+        """Only the newest `rows` rows stay, as far as there are so many."""
+        newest = torch.arange(self.count - min(rows, self.count), self.count, device=self.place.device)
+        self.keep(newest.expand(len(self.place), -1))
+
     def truncate(self, rows: int) -> None:
         """Forget the newest `rows` rows."""
         self.count -= rows
