@@ -22,7 +22,7 @@ if __package__ in (None, ""):  # `python tools/bench_history.py` works from anyw
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from megacontext.evaluation.caches import CACHES, ORACLES
-from megacontext.evaluation.flags import Parser, add_common, guarded, note, whole_number
+from megacontext.evaluation.flags import Parser, add_common, guarded, lengths, note, whole_number
 from megacontext.evaluation.rows import Row, RowFile, line, print_table
 
 if TYPE_CHECKING:
@@ -47,21 +47,17 @@ SHOWN = {
 }
 
 
-def lengths(text: str) -> list[int]:
-    """An argparse type: '4096,32768' -> ascending lengths of history."""
-    found = sorted({int(part.replace("_", "")) for part in text.split(",")})
-    if found[0] < 1:
-        raise argparse.ArgumentTypeError(f"{text}: a length is a whole number from 1 on, for example 4096,32768")
-    return found
-
-
 def build_parser() -> Parser:
     parser = Parser("python -m tools.bench_history", f"{__doc__ or ''}\ncaches  {', '.join(RUNNABLE)}\n")
     parser.add_argument(
         "--config", default=DEFAULT_CONFIG, metavar="FILE", help=f"YAML file (default {DEFAULT_CONFIG})"
     )
     parser.add_argument(
-        "--history", type=lengths, default=[4096, 32768, 131072], metavar="N,N", help="lengths (4096,32768,131072)"
+        "--history",
+        type=lengths(1, "4096,32768"),
+        default=[4096, 32768, 131072],
+        metavar="N,N",
+        help="lengths (4096,32768,131072)",
     )
     parser.add_argument("--cache", action="append", metavar="NAME", help="repeatable; default: the configuration's own")
     parser.add_argument("--tokens", type=whole_number(2), default=128, metavar="N", help="decoded at each length (128)")

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 if __package__ in (None, ""):  # `python tools/bench_store.py` works from anywhere, too
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from megacontext.evaluation.flags import Parser, guarded, note, whole_number
+from megacontext.evaluation.flags import Parser, guarded, lengths, note, whole_number
 from megacontext.evaluation.rows import Row, RowFile, line
 from tools.storing.figures import rows_of, table_lines, verdicts
 from tools.storing.place import Place
@@ -56,17 +56,14 @@ PAGES = ("model", "int8", "int4")
 LEAST = 2048
 
 
-def lengths(text: str) -> list[int]:
-    """An argparse type, as bench_history has it."""
-    from tools.bench_history import lengths
-
-    return lengths(text)
-
-
 def build_parser() -> Parser:
     parser = Parser("python -m tools.bench_store", __doc__ or "")
     parser.add_argument(
-        "--history", type=lengths, default=[10_000, 100_000, 1_000_000], metavar="N,N", help="10000,100000,1000000"
+        "--history",
+        type=lengths(1, "4096,32768"),
+        default=[10_000, 100_000, 1_000_000],
+        metavar="N,N",
+        help="10000,100000,1000000",
     )
     parser.add_argument("--model", default="toy", metavar="NAME", help="toy, demo, or a model's path (default toy)")
     parser.add_argument("--pages", default="model", choices=PAGES, help="format of pages on disk (default model)")

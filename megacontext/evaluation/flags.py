@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from nanochat.streams import note, reader_left, use_utf8
 
-__all__ = ["INTERRUPTED", "Parser", "add_common", "guarded", "note", "use_utf8", "whole_number"]
+__all__ = ["INTERRUPTED", "Parser", "add_common", "guarded", "lengths", "note", "use_utf8", "whole_number"]
 
 INTERRUPTED = 130
 
@@ -56,6 +56,21 @@ def whole_number(least: int) -> Callable[[str], int]:
         return value
 
     parse.__name__ = "whole number"  # argparse names the type in its message
+    return parse
+
+
+def lengths(least: int, example: str) -> Callable[[str], list[int]]:
+    """An argparse type: '1024,16384' -> ascending lengths of history, from `least` on."""
+
+    def parse(text: str) -> list[int]:
+        found = sorted({int(part.replace("_", "")) for part in text.split(",")})
+        if found[0] < least:
+            raise argparse.ArgumentTypeError(
+                f"{text}: a length is a whole number from {least} on, for example {example}"
+            )
+        return found
+
+    parse.__name__ = "lengths"  # argparse names the type in its message
     return parse
 
 

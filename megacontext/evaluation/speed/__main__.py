@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 from megacontext.baselines.registry import METHODS
 from megacontext.evaluation.caches import CACHES, FULL, MEGACONTEXT, ORACLES
-from megacontext.evaluation.flags import Parser, add_common, guarded, note, whole_number
+from megacontext.evaluation.flags import Parser, add_common, guarded, lengths, note, whole_number
 from megacontext.evaluation.rows import Row, RowFile, line, print_table
 
 if TYPE_CHECKING:
@@ -60,19 +60,15 @@ SHOWN = {
 }
 
 
-def lengths(text: str) -> list[int]:
-    """An argparse type: '1024,16384' -> ascending lengths of history."""
-    found = sorted({int(part.replace("_", "")) for part in text.split(",")})
-    if found[0] < 16:
-        raise argparse.ArgumentTypeError(f"{text}: a length is a whole number from 16 on, for example 1024,16384")
-    return found
-
-
 def build_parser() -> Parser:
     parser = Parser("python -m megacontext.evaluation.speed", f"{__doc__ or ''}\ncaches  {', '.join(RUNNABLE)}\n")
     parser.add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help=f"({DEFAULT_CONFIG})")
     parser.add_argument(
-        "--history", type=lengths, default=[1024, 4096, 16384], metavar="N,N", help="lengths (1024,4096,16384)"
+        "--history",
+        type=lengths(16, "1024,16384"),
+        default=[1024, 4096, 16384],
+        metavar="N,N",
+        help="lengths (1024,4096,16384)",
     )
     parser.add_argument("--cache", action="append", metavar="NAME", help="repeatable; default: plain, ours, baselines")
     parser.add_argument("--rounds", type=whole_number(2), default=8, metavar="N", help="of decoding (8)")
