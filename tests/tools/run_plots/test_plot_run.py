@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from reading_pages import Page
 
 from megacontext.telemetry.events import Event, MemoryOpened, ModelLoaded, RunEnd, RunStart, Tick, Turn, Warning_
 from megacontext.telemetry.sinks import JsonlSink
@@ -17,7 +17,6 @@ from tools.run_plots.series import course_of
 from tools.run_plots.stacks import ceiling
 
 matplotlib = pytest.importorskip("matplotlib")
-VOID = {"meta", "br", "link", "img"}
 
 
 def tick(number: int, reason: str = "budget", **more: object) -> Tick:
@@ -53,43 +52,6 @@ def write(folder: Path, events: list[Event]) -> Path:
         sink.emit(event)
     sink.close()
     return sink.path
-
-
-class Page(HTMLParser):
-    """Tags that stand open, links, ids, and the text. Complains about a tag that closes another."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.links: list[str] = []
-        self.ids: list[str] = []
-        self.words: list[str] = []
-        self.labels: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        if tag not in VOID:
-            self.open.append(tag)
-        self._note(attributes)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self._note(attributes)
-
-    def _note(self, attributes: list[tuple[str, str | None]]) -> None:
-        for name, value in attributes:
-            if name in ("href", "src", "xlink:href", "srcset", "action", "data"):
-                self.links.append(value or "")
-            elif name == "id":
-                self.ids.append(value or "")
-            elif name == "aria-label":
-                self.labels.append(value or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
 
 
 def drawn(tmp_path: Path, events: list[Event], *flags: str) -> tuple[Page, str]:

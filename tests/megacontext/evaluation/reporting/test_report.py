@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from made_up_rows import episode, recall_rows, row, text_rows, write
+from reading_pages import Page
 from seen_in_browser import ask
 
 from megacontext.evaluation.report import main
@@ -22,7 +22,6 @@ TIMED = [
 ]
 RATIO = {"ratio": "a over <b>", "history_tokens": 4096, "value": 1.04, "quartiles": [1.0, 1.1], "reach": "<= 1.05",
          "reached": True, "model": "tiny", "threads": 1}  # fmt: skip
-VOID = {"meta", "br"}
 DOCUMENT = "# Results\n\n<!-- tables: summary -->\nold\n<!-- /tables: summary -->\n\nReading.\n"
 
 
@@ -33,36 +32,6 @@ def all_rows() -> list[dict]:
     title = "document <b>chapter|{}</b>: a long title"
     names = ("megacontext", "streaming_llm", "random")
     return [*recall, *text_rows(base, title, **dict(zip(names, moved, strict=True))), *TIMED, RATIO]
-
-
-class Page(HTMLParser):
-    """Tags that stand open, links and ids. Complains about a tag that closes another."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.links: list[str] = []
-        self.ids: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.open += [] if tag in VOID else [tag]
-        self._note(attributes)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self._note(attributes)
-
-    def _note(self, attributes: list[tuple[str, str | None]]) -> None:
-        self.links += [value or "" for name, value in attributes if name in ("href", "src", "xlink:href")]
-        self.ids += [value or "" for name, value in attributes if name == "id"]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
 
 
 @pytest.fixture(scope="module")
