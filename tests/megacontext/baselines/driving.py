@@ -7,8 +7,19 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from megacontext.testing.toy import toy_model
-from nanochat.hook import KVCache, KVView, ModelSpec, Stream
+from megacontext.testing.toy import cached_logits, ids, run, toy_model
+from nanochat.hook import BaseModel, KVCache, KVView, ModelSpec, Stream
+
+
+def assert_no_trace(model: BaseModel, cache: KVCache, plain: KVCache, tail: list[int], other: list[int]) -> Tensor:
+    """A fork goes another way, rows are taken back: then `cache` reads on as `plain` does. Logits (T, V)."""
+    cached_logits(model, cache.fork(), other, [4] * (len(other) // 4))
+    mark = cache.mark()
+    run(model, cache, ids(model, other[:7]))
+    cache.rollback(mark)
+    ours, theirs = (cached_logits(model, each, tail, [4] * (len(tail) // 4)) for each in (cache, plain))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    return ours
 
 
 def one_layer_spec() -> ModelSpec:

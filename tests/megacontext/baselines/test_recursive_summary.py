@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from driving import assert_no_trace
 
 from megacontext.baselines.limits import Limits
 from megacontext.baselines.recursive_summary import ASK, RecursiveSummary, RecursiveSummaryConfig
@@ -126,12 +127,7 @@ def test_under_a_budget_a_fork_and_a_rollback_leave_no_trace(model) -> None:
     tail, other = letters(100, 1), letters(100, 2)
     cache, plain = filled(model)[0], filled(model)[0]
     del cache.read, plain.read
-    cached_logits(model, cache.fork(), other, [4] * 25)
-    mark = cache.mark()
-    run(model, cache, ids(model, other[:7]))
-    cache.rollback(mark)
-    ours, theirs = cached_logits(model, cache, tail, [4] * 25), cached_logits(model, plain, tail, [4] * 25)
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    assert_no_trace(model, cache, plain, tail, other)
 
 
 def test_without_a_text_side_or_with_too_few_slots_it_is_refused(model) -> None:
