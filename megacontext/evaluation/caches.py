@@ -31,7 +31,7 @@ from megacontext.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from megacontext.evaluation.episode import Hint
+    from megacontext.evaluation.episodes.run import Hint
     from megacontext.focus.base import Scorer
     from megacontext.models.text import TextModel
     from megacontext.tree.memory_files import MemoryFiles
