@@ -45,8 +45,8 @@ CONFIG_SCHEMAS = {  # by folder, or by file
     "configs": "megacontext.config:DemoConfig",
     "configs/SampleText_TinyGPT2.yaml": "tools.legacy.config:LegacyConfig",
     "configs/Gutenberg_SmolLM3.yaml": "tools.legacy.config:LegacyConfig",
-    "configs/compare": "megacontext.evaluation.matrix:CompareConfig",
-    "configs/compare/tuned.yaml": "megacontext.evaluation.tuning:Tuned",
+    "configs/compare": "megacontext.evaluation.comparison.matrix:CompareConfig",
+    "configs/compare/tuned.yaml": "megacontext.evaluation.comparison.tuning:Tuned",
 }
 
 

@@ -22,8 +22,8 @@ if __package__ in (None, ""):  # `python tools/bench_history.py` works from anyw
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from megacontext.evaluation.caches import CACHES, ORACLES
+from megacontext.evaluation.comparison.rows import Row, RowFile, line, print_table
 from megacontext.evaluation.flags import Parser, add_common, guarded, lengths, note, whole_number
-from megacontext.evaluation.rows import Row, RowFile, line, print_table
 
 if TYPE_CHECKING:
     from megacontext.config import DemoConfig
@@ -70,7 +70,7 @@ def bench(
     flags: argparse.Namespace, settings: LoadedConfig[DemoConfig], names: list[str], corpus: Corpus
 ) -> Iterator[Row]:
     """One row for each cache and length; where the plain cache is not run, one that says why."""
-    from megacontext.evaluation.runner import about, open_model
+    from megacontext.evaluation.comparison.runner import about, open_model
     from megacontext.evaluation.speed.history import FIGURES, Bench
 
     loaded = open_model(settings.config.model)

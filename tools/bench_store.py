@@ -40,8 +40,8 @@ from typing import TYPE_CHECKING, Any
 if __package__ in (None, ""):  # `python tools/bench_store.py` works from anywhere, too
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from megacontext.evaluation.comparison.rows import Row, RowFile, line
 from megacontext.evaluation.flags import Parser, guarded, lengths, note, whole_number
-from megacontext.evaluation.rows import Row, RowFile, line
 from tools.storing.figures import rows_of, table_lines, verdicts
 from tools.storing.place import Place
 

@@ -20,11 +20,11 @@ if __package__ in (None, ""):  # `python tools/plot_results.py` works from anywh
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from megacontext.errors import ConfigError
+from megacontext.evaluation.comparison.rows import Row, read_rows
 from megacontext.evaluation.flags import Parser, guarded, note, whole_number
 from megacontext.evaluation.reporting.lines import Lines, merged, milliseconds_by_history, rounded, trained
 from megacontext.evaluation.reporting.looks import LOOKS, in_order
 from megacontext.evaluation.reporting.pictures import Panel, draw, from_0, history_ticks, shares
-from megacontext.evaluation.rows import Row, read_rows
 from megacontext.plotting.figures import save_png
 
 DEFAULT_OUT = Path("docs/results/history.png")

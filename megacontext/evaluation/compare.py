@@ -23,7 +23,7 @@ from megacontext.evaluation.names import OURS, all_names
 from megacontext.evaluation.tasks import TASKS
 
 if TYPE_CHECKING:
-    from megacontext.evaluation.rows import Row
+    from megacontext.evaluation.comparison.rows import Row
 
 DEFAULT_CONFIG, TUNING_CONFIG = "configs/compare/recall_quick.yaml", "configs/compare/tuning.yaml"
 
@@ -73,7 +73,7 @@ def _add_choices(parser: Parser) -> None:
 
 def measure(flags: argparse.Namespace) -> int:
     """Load, compare, show what there is, even when interrupted. Returns the exit code."""
-    from megacontext.evaluation.comparing import Comparison
+    from megacontext.evaluation.comparison.loop import Comparison
 
     comparison = Comparison.open(flags, flags.config or (TUNING_CONFIG if flags.tune else DEFAULT_CONFIG))
     try:
@@ -87,7 +87,7 @@ def measure(flags: argparse.Namespace) -> int:
 
 def show(rows: Sequence[Row], *, as_json: bool) -> None:
     """All rows on stdout."""
-    from megacontext.evaluation.rows import SHOWN, for_table, line, print_table
+    from megacontext.evaluation.comparison.rows import SHOWN, for_table, line, print_table
 
     if as_json:
         sys.stdout.writelines(map(line, rows))

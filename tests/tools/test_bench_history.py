@@ -65,7 +65,7 @@ def test_a_plain_cache_can_be_timed_past_it_on_request(home: Path, capsys: pytes
 
 def test_decoding_happens_on_a_copy(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from megacontext.config import DemoConfig
-    from megacontext.evaluation import runner
+    from megacontext.evaluation.comparison import runner
     from megacontext.evaluation.corpus import load_corpus
     from megacontext.evaluation.speed.history import Bench
 

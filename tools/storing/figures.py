@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from megacontext.evaluation.rows import Row
+from megacontext.evaluation.comparison.rows import Row
 from tools.storing.disk import disk_use
 from tools.storing.place import Place
 

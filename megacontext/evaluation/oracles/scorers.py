@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from copy import copy
 
 from megacontext.config import MemoryConfig
+from megacontext.evaluation.episodes.steps import Ask, Range, Step
 from megacontext.evaluation.oracles.judging import Change, Judge, Mass
 from megacontext.evaluation.oracles.shadow import Shadow
 from megacontext.evaluation.oracles.swap import Trial
-from megacontext.evaluation.steps import Ask, Range, Step
 from megacontext.focus.base import Moment, Scorer, Scores
 from nanochat.hook import BaseModel
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from megacontext.evaluation.comparison.rows import Row
 from megacontext.evaluation.reporting.blocks import Block, Picture, Section
 from megacontext.evaluation.reporting.gaps import gaps
 from megacontext.evaluation.reporting.one_task import LESS, task_section
 from megacontext.evaluation.reporting.overview import best, losses, methods, summary
 from megacontext.evaluation.reporting.speeds import speed
 from megacontext.evaluation.reporting.study import Part
-from megacontext.evaluation.rows import Row
 
 TITLE = "What each memory keeps"
 HOW_TO_READ = (

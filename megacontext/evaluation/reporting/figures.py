@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from megacontext.evaluation.bootstrap import SHARE, Interval, differences, interval, resampled_means
+from megacontext.evaluation.comparison.bootstrap import SHARE, Interval, differences, interval, resampled_means
 from megacontext.evaluation.reporting.study import Entry, TaskRows
 
 Figures = dict[int, list[float]]  # by seed, its items

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from megacontext.evaluation.comparison.rows import Row
 from megacontext.evaluation.names import FULL, MEGACONTEXT, ORACLE, OURS, RANDOM
 from megacontext.evaluation.reporting.figures import ACCURACY, DELTA, measure_of, value
 from megacontext.evaluation.reporting.looks import in_order
 from megacontext.evaluation.reporting.study import Entry, Part, TaskRows
-from megacontext.evaluation.rows import Row
 
 Lines = dict[str, list[tuple[float, float]]]  # by memory, points in ascending order
 MEGABYTE = 1e6

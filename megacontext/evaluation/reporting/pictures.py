@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from megacontext.evaluation.comparison.rows import Row
 from megacontext.evaluation.reporting.blocks import Picture
 from megacontext.evaluation.reporting.lines import (
     Lines,
@@ -21,7 +22,6 @@ from megacontext.evaluation.reporting.lines import (
 )
 from megacontext.evaluation.reporting.looks import LOOKS, look_of
 from megacontext.evaluation.reporting.study import Part
-from megacontext.evaluation.rows import Row
 from megacontext.plotting.figures import FAINT, INK, as_svg, new_figure, tidy
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from megacontext.errors import ConfigError
+from megacontext.evaluation.comparison.rows import Row
 from megacontext.evaluation.reporting.shape import checked
-from megacontext.evaluation.rows import Row
 
 SPLITS = ("test", "dev")
 WAY_OUT = "rows come from `python -m megacontext.evaluation.compare --out FILE` and `...speed --out FILE`"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from megacontext.errors import ConfigError
-from megacontext.evaluation.rows import Row
+from megacontext.evaluation.comparison.rows import Row
 
 Is = Callable[[Any], bool]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from megacontext.evaluation.comparison.rows import Row
 from megacontext.evaluation.reporting.blocks import Block, Section, Table, cells, without_empty_columns
 from megacontext.evaluation.reporting.words import DASH
-from megacontext.evaluation.rows import Row
 
 TIMED = {
     "decode_ms_p50": ("ms a token", ".1f"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
 
-from megacontext.evaluation.bootstrap import Interval, differences, interval
+from megacontext.evaluation.comparison.bootstrap import Interval, differences, interval
 from megacontext.evaluation.reporting.figures import DELTA, KL, NLL, Measure, figures, mean_of
 from megacontext.evaluation.reporting.study import Entry, TaskRows
 

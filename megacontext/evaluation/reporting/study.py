@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from megacontext.evaluation.comparison.rows import Row
 from megacontext.evaluation.names import FULL, MEGACONTEXT, ORACLE, RANDOM, all_names
 from megacontext.evaluation.reporting.reading import names_of
-from megacontext.evaluation.rows import Row
 
 LEAST_SEEDS = 3
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from megacontext.evaluation.bootstrap import Interval
+from megacontext.evaluation.comparison.bootstrap import Interval
 from megacontext.evaluation.reporting.figures import ACCURACY, DELTA, Measure
 
 DASH = "-"

@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING
 
 from megacontext.baselines.registry import METHODS
 from megacontext.evaluation.caches import CACHES, FULL, MEGACONTEXT, ORACLES
+from megacontext.evaluation.comparison.rows import Row, RowFile, line, print_table
 from megacontext.evaluation.flags import Parser, add_common, guarded, lengths, note, whole_number
-from megacontext.evaluation.rows import Row, RowFile, line, print_table
 
 if TYPE_CHECKING:
     from megacontext.config import DemoConfig
@@ -143,7 +143,7 @@ def bench(
     """Length by length: the limit, a row for each contender, the ratios."""
     from itertools import islice
 
-    from megacontext.evaluation.runner import about, open_model
+    from megacontext.evaluation.comparison.runner import about, open_model
     from megacontext.evaluation.speed.bare import BarePass
     from megacontext.evaluation.speed.field import Field, Manner
     from megacontext.evaluation.tasks.base import Library

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from megacontext.evaluation.caches import Contender
-from megacontext.evaluation.episode import read
+from megacontext.evaluation.episodes.run import read
 from megacontext.evaluation.speed.filling import fill
 from megacontext.models.base import LoadedModel
 from nanochat.engine import decode, prefill

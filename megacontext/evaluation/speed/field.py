@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 
-from megacontext.evaluation.rows import Row
+from megacontext.evaluation.comparison.rows import Row
 from megacontext.evaluation.speed.bare import BarePass
 from megacontext.evaluation.speed.contenders import SAMPLE, Clock, Timed
 from megacontext.evaluation.speed.figures import Rounds, ratio, ratio_of_sums, spread, together

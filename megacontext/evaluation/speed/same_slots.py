@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from megacontext.evaluation.episode import read
+from megacontext.evaluation.episodes.run import read
 from megacontext.evaluation.speed.contenders import WARM, Ours, Timed, timed
 from megacontext.models.base import LoadedModel
 from nanochat.engine import decode

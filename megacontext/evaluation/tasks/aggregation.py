@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from megacontext.evaluation.steps import Step
+from megacontext.evaluation.episodes.steps import Step
 from megacontext.evaluation.tasks.base import Library, Task
 from megacontext.evaluation.tasks.told import ask, others, tell
 from megacontext.evaluation.tasks.words import WORDS

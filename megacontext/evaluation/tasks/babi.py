@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from megacontext.evaluation.steps import Range, Step
+from megacontext.evaluation.episodes.steps import Range, Step
 from megacontext.evaluation.tasks.base import Library, Task
 from megacontext.evaluation.tasks.told import ask, tell
 from megacontext.evaluation.tasks.words import HOLDERS, OBJECTS, PEOPLE, PLACES

@@ -10,7 +10,7 @@ from itertools import chain, cycle, islice
 from typing import ClassVar
 
 from megacontext.errors import ConfigError
-from megacontext.evaluation.steps import Range, Read, Step
+from megacontext.evaluation.episodes.steps import Range, Read, Step
 from megacontext.models.text import TextModel
 
 

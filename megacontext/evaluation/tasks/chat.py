@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from megacontext.evaluation.steps import Ask, Range, Read, Step
+from megacontext.evaluation.episodes.steps import Ask, Range, Read, Step
 from megacontext.evaluation.tasks.base import Library, Task
 from megacontext.evaluation.tasks.chat_facts import KINDS, Kind
 from megacontext.evaluation.tasks.told import nth

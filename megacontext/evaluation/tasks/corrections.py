@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from itertools import chain
 
-from megacontext.evaluation.steps import Ask, Step
+from megacontext.evaluation.episodes.steps import Ask, Step
 from megacontext.evaluation.tasks.base import Library, Task
 from megacontext.evaluation.tasks.recall import QUESTION, STATEMENT, things
 from megacontext.evaluation.tasks.told import ask, others, tell

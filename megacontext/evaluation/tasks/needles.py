@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 from itertools import product
 
-from megacontext.evaluation.steps import Range, Step
+from megacontext.evaluation.episodes.steps import Range, Step
 from megacontext.evaluation.tasks.base import Library, Task
 from megacontext.evaluation.tasks.recall import things
 from megacontext.evaluation.tasks.told import ask, others, tell

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from megacontext.errors import ConfigError
-from megacontext.evaluation.steps import Range, Read, Step
+from megacontext.evaluation.episodes.steps import Range, Read, Step
 from megacontext.evaluation.tasks.base import Library, Task
 from megacontext.evaluation.tasks.told import ask
 from megacontext.evaluation.tasks.words import BUILDINGS

@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass, replace
 
 from megacontext.errors import ConfigError
-from megacontext.evaluation.steps import Ask, Range, Step
+from megacontext.evaluation.episodes.steps import Ask, Range, Step
 from megacontext.evaluation.tasks.base import Library, Task, drawing, scatter
 from megacontext.evaluation.tasks.told import ask, nth, others, tell
 from megacontext.evaluation.tasks.words import COLOURS, THINGS, WORDS

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from megacontext.errors import ConfigError
-from megacontext.evaluation.steps import Range, Read, Step
+from megacontext.evaluation.episodes.steps import Range, Read, Step
 from megacontext.evaluation.tasks.base import Library, Task, drawing, scatter
 from megacontext.evaluation.tasks.recall import QUESTION, STATEMENT, things
 from megacontext.evaluation.tasks.told import alike, ask, others

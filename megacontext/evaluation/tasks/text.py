@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from megacontext.errors import ConfigError
-from megacontext.evaluation.steps import Continue, Read, Step
+from megacontext.evaluation.episodes.steps import Continue, Read, Step
 from megacontext.evaluation.tasks.base import Library, Task
 
 

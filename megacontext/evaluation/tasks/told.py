@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from megacontext.errors import ConfigError
-from megacontext.evaluation.steps import Ask, Groups, Range, Read
+from megacontext.evaluation.episodes.steps import Ask, Groups, Range, Read
 from megacontext.evaluation.tasks.base import Library, Task, scatter
 
 QUIET = 6  # one part in so many, at the end, holds no statement

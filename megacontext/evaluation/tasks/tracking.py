@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from megacontext.evaluation.steps import Step
+from megacontext.evaluation.episodes.steps import Step
 from megacontext.evaluation.tasks.base import Library, Task
 from megacontext.evaluation.tasks.told import ask, tell
 from megacontext.evaluation.tasks.words import WORDS

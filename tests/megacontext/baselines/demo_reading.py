@@ -14,8 +14,8 @@ from megacontext.baselines.registry import METHODS
 from megacontext.config import ModelConfig
 from megacontext.evaluation.caches import split_name
 from megacontext.evaluation.corpus import load_corpus
-from megacontext.evaluation.episode import run_episode
-from megacontext.evaluation.steps import Continue, Read
+from megacontext.evaluation.episodes.run import run_episode
+from megacontext.evaluation.episodes.steps import Continue, Read
 from megacontext.evaluation.tasks.base import Library
 from megacontext.models import load_model
 from nanochat.hook import KVCache, ModelSpec

@@ -22,7 +22,7 @@ from megacontext.baselines.matching import Node
 from megacontext.baselines.snapkv import SnapKV
 from megacontext.config import ModelConfig
 from megacontext.evaluation.corpus import load_corpus
-from megacontext.evaluation.episode import run_episode
+from megacontext.evaluation.episodes.run import run_episode
 from megacontext.evaluation.tasks.base import Library
 from megacontext.evaluation.tasks.recall import LateRecall
 from megacontext.evaluation.tasks.text import PlainText

@@ -19,7 +19,7 @@ from demo_reading import MODEL, SAMPLE, demo, library, made, text_nll
 from megacontext.baselines.limits import Limits
 from megacontext.baselines.pyramidkv import PyramidKV, PyramidKVConfig
 from megacontext.baselines.snapkv import SnapKVAware
-from megacontext.evaluation.episode import run_episode
+from megacontext.evaluation.episodes.run import run_episode
 from megacontext.evaluation.tasks.recall import LateRecall
 from nanochat.engine import prefill
 

@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_home import write_home
 
-from megacontext.evaluation import matrix
 from megacontext.evaluation.compare import main
-from megacontext.evaluation.matrix import Work
+from megacontext.evaluation.comparison import matrix
+from megacontext.evaluation.comparison.matrix import Work
 from megacontext.evaluation.names import all_names
 
 CONFIG = "configs/compare/quick.yaml"
@@ -21,11 +20,6 @@ KEYS = [
 ]
 ALONE = ["--task", "late_recall", "--no-controls", "--seeds", "1"]
 RECENCY = [*ALONE, "--cache", "recency"]
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return write_home(tmp_path, monkeypatch)
 
 
 def rows_of(capsys: pytest.CaptureFixture[str], *flags: str) -> list[dict]:
@@ -227,7 +221,7 @@ def test_an_oracle_that_asks_full_attention_has_no_row_past_the_trained_length(
 def test_one_memorys_fault_leaves_the_others_alone(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from megacontext.evaluation.runner import Runner
+    from megacontext.evaluation.comparison.runner import Runner
 
     def episode(self: Runner, work: Work) -> dict:
         if work.cell.cache == "recency":

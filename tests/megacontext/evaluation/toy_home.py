@@ -57,7 +57,7 @@ def write_corpus(path: Path, documents: int = 3) -> Path:
 
 def write_home(path: Path, monkeypatch: pytest.MonkeyPatch, *, trained: int = 512) -> Path:
     """Make `path` the current folder, with a toy that was trained on `trained` positions."""
-    from megacontext.evaluation import runner
+    from megacontext.evaluation.comparison import runner
 
     (path / "configs" / "compare").mkdir(parents=True)
     (path / "configs" / "demo.yaml").write_text(DEMO, encoding="utf-8")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from megacontext.evaluation.summary import summarise
+from megacontext.evaluation.comparison.summary import summarise
 
 Figures = Mapping[int, Sequence[float]]  # by seed
 

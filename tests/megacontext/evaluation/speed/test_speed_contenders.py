@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import islice
-from pathlib import Path
 from time import perf_counter
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from toy_evaluation import ToyText, library
 
 from megacontext.config import MemoryConfig

@@ -8,15 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from toy_home import write_home
+
+from megacontext.evaluation.speed.__main__ import main
 
 HERE = Path(__file__).resolve()
 ROOT = HERE.parents[4]
-sys.path.insert(0, str(HERE.parents[1]))
-
-from toy_home import write_home  # noqa: E402
-
-from megacontext.evaluation.speed.__main__ import main  # noqa: E402
-
 SMALL = ["--config", "configs/demo.yaml", "--rounds", "2", "--tokens", "3", "--prompt", "4"]
 
 
@@ -104,7 +101,7 @@ def test_a_llama_is_compared_with_transformers(
     from llama_files import reference, write_folder
 
     from megacontext.config import ModelConfig
-    from megacontext.evaluation import runner
+    from megacontext.evaluation.comparison import runner
     from megacontext.models import load_model
 
     folder = write_folder(tmp_path / "llama", reference())

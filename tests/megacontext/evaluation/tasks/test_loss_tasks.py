@@ -4,7 +4,7 @@ import pytest
 from toy_evaluation import library
 
 from megacontext.errors import ConfigError
-from megacontext.evaluation.steps import Continue, Read
+from megacontext.evaluation.episodes.steps import Continue, Read
 from megacontext.evaluation.tasks import make_task
 from megacontext.evaluation.tasks.loss import LOCAL, LONG_RANGE, NEW, reach
 from megacontext.testing.toy import toy_tokens

@@ -6,7 +6,7 @@ import pytest
 from toy_evaluation import ToyText, library
 
 from megacontext.errors import ConfigError
-from megacontext.evaluation.steps import Ask, Continue, Read
+from megacontext.evaluation.episodes.steps import Ask, Continue, Read
 from megacontext.evaluation.tasks import TASKS, make_task
 from megacontext.evaluation.tasks.chat_facts import KINDS, Kind
 

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from megacontext.evaluation.bootstrap import differences, interval, resampled_means
+from megacontext.evaluation.comparison.bootstrap import differences, interval, resampled_means
 
 
 def every_outcome(sample: list[list[float]]) -> list[float]:

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from toy_home import DEMO, write_home
 
-from megacontext.evaluation.code import code_hash
 from megacontext.evaluation.compare import main
-from megacontext.evaluation.matrix import Work
-from megacontext.evaluation.runner import Runner
+from megacontext.evaluation.comparison.code import code_hash
+from megacontext.evaluation.comparison.matrix import Work
+from megacontext.evaluation.comparison.runner import Runner
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 sys.path.insert(0, str(ROOT / "tests" / "nanochat" / "chat"))
 
 from tests_chat import write_tiny_gguf  # noqa: E402
@@ -26,11 +26,6 @@ from tests_chat import write_tiny_gguf  # noqa: E402
 CONFIG = "configs/compare/quick.yaml"
 FLAGS = ["--config", CONFIG, "--task", "late_recall", "--out", "rows.jsonl"]
 TIMES = ("seconds", "cpu_seconds", "jobs", "code")
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return write_home(tmp_path, monkeypatch)
 
 
 def timeless(row: dict) -> dict:

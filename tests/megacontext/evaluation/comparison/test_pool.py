@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from megacontext.errors import BudgetError, MegaContextError
-from megacontext.evaluation.pool import in_turn, side_by_side
+from megacontext.evaluation.comparison.pool import in_turn, side_by_side
 
 
 class Squares:

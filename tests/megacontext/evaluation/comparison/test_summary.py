@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from megacontext.evaluation.rows import for_table, line, print_table
-from megacontext.evaluation.runner import pieces
-from megacontext.evaluation.summary import summarise
+from megacontext.evaluation.comparison.rows import for_table, line, print_table
+from megacontext.evaluation.comparison.runner import pieces
+from megacontext.evaluation.comparison.summary import summarise
 
 
 def episode(seed: int, items: list[float], losses: list[float], **changes: object) -> dict:

@@ -7,9 +7,9 @@ import torch
 
 from megacontext.errors import ConfigError
 from megacontext.evaluation.caches import make_contender
-from megacontext.evaluation.episode import run_episode
-from megacontext.evaluation.reference import Reference
-from megacontext.evaluation.steps import Ask, Continue, Read
+from megacontext.evaluation.episodes.reference import Reference
+from megacontext.evaluation.episodes.run import run_episode
+from megacontext.evaluation.episodes.steps import Ask, Continue, Read
 from megacontext.testing.toy import full_logits, toy_model, toy_tokens
 from nanochat.kv_cache import DenseCache
 

@@ -15,10 +15,10 @@ from pydantic import Field, field_validator
 from megacontext.config import FilePath, Section
 from megacontext.errors import ConfigError
 from megacontext.evaluation.caches import CACHES, split_name
+from megacontext.evaluation.comparison.tuning import DEV, DEV_SEEDS, DEV_WORD, Tuned, trials
 from megacontext.evaluation.names import CONTROLS, FULL, GROUPS, MEGACONTEXT, ORACLE
 from megacontext.evaluation.tasks import TASKS, check_name, make_task
 from megacontext.evaluation.tasks.base import Task
-from megacontext.evaluation.tuning import DEV, DEV_SEEDS, DEV_WORD, Tuned, trials
 
 TEST = "test"
 LEAST_SEEDS = 3  # with fewer, an interval over seeds says little

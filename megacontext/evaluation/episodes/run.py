@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from megacontext.evaluation.reference import Reference, divergence
-from megacontext.evaluation.steps import Ask, Continue, Groups, Range, Read, Step
+from megacontext.evaluation.episodes.reference import Reference, divergence
+from megacontext.evaluation.episodes.steps import Ask, Continue, Groups, Range, Read, Step
 from nanochat.engine import prefill
 from nanochat.hook import BaseModel, KVCache
 

@@ -14,13 +14,13 @@ from megacontext.cache import ContextCache
 from megacontext.config import MemoryConfig
 from megacontext.errors import ConfigError
 from megacontext.evaluation.caches import LOOKING_AHEAD, make_contender
-from megacontext.evaluation.episode import run_episode
+from megacontext.evaluation.episodes.run import run_episode
+from megacontext.evaluation.episodes.steps import Ask, Continue, Read
 from megacontext.evaluation.oracles import scorers
 from megacontext.evaluation.oracles.judging import Change, Mass
 from megacontext.evaluation.oracles.scorers import most_tokens
 from megacontext.evaluation.oracles.shadow import Shadow
 from megacontext.evaluation.oracles.swap import Trial
-from megacontext.evaluation.steps import Ask, Continue, Read
 from megacontext.testing.toy import full_logits, toy_tokens
 from nanochat.hook import BaseModel, KVView
 

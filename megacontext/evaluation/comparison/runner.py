@@ -18,12 +18,12 @@ import torch
 from megacontext.config import DemoConfig, MemoryConfig, ModelConfig, PagesConfig
 from megacontext.errors import BudgetError, ConfigError, MegaContextError
 from megacontext.evaluation.caches import LOOKING_AHEAD, Contender, depends_on, make_contender, settings, split_name
+from megacontext.evaluation.comparison.matrix import Cell, Work
+from megacontext.evaluation.comparison.rows import Row
 from megacontext.evaluation.corpus import Corpus
-from megacontext.evaluation.episode import PIECE, Outcome, run_episode
-from megacontext.evaluation.matrix import Cell, Work
-from megacontext.evaluation.reference import Reference
-from megacontext.evaluation.rows import Row
-from megacontext.evaluation.steps import Ask, Continue
+from megacontext.evaluation.episodes.reference import Reference
+from megacontext.evaluation.episodes.run import PIECE, Outcome, run_episode
+from megacontext.evaluation.episodes.steps import Ask, Continue
 from megacontext.evaluation.tasks.base import Library, Task
 from megacontext.models import load_model
 from megacontext.models.base import LoadedModel

@@ -9,11 +9,11 @@ from megacontext.config import DemoConfig
 from megacontext.config_loader import LoadedConfig
 from megacontext.errors import ConfigError
 from megacontext.evaluation.caches import CACHES, split_name
+from megacontext.evaluation.comparison.matrix import LEAST_SEEDS, CompareConfig, Plan, TaskRun, ordered
+from megacontext.evaluation.comparison.tuning import DEV_SEEDS, Tuned, load_tuned
 from megacontext.evaluation.flags import note
-from megacontext.evaluation.matrix import LEAST_SEEDS, CompareConfig, Plan, TaskRun, ordered
 from megacontext.evaluation.names import CONTROLS, FULL, GROUPS, ORACLE
 from megacontext.evaluation.tasks import TASKS, check_name
-from megacontext.evaluation.tuning import DEV_SEEDS, Tuned, load_tuned
 
 
 def selected(loaded: LoadedConfig[CompareConfig], demo: DemoConfig, flags: argparse.Namespace) -> Plan:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from megacontext.evaluation.bootstrap import Interval, Sample, differences
-from megacontext.evaluation.bootstrap import interval as bootstrap
-from megacontext.evaluation.rows import Row
+from megacontext.evaluation.comparison.bootstrap import Interval, Sample, differences
+from megacontext.evaluation.comparison.bootstrap import interval as bootstrap
+from megacontext.evaluation.comparison.rows import Row
 
 Episode = Mapping[str, Any]
 Figures = dict[int, Sequence[float]]  # by seed, its items

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from megacontext.evaluation.matrix import Cell, Work
+from megacontext.evaluation.comparison.matrix import Cell, Work
+from megacontext.evaluation.comparison.rows import Row, RowFile
+from megacontext.evaluation.comparison.summary import summarise
 from megacontext.evaluation.names import FULL, MEGACONTEXT
-from megacontext.evaluation.rows import Row, RowFile
-from megacontext.evaluation.summary import summarise
 
 
 class Ledger:

@@ -6,18 +6,15 @@ from pathlib import Path
 
 import pytest
 from toy_evaluation import library
-from toy_home import write_home
 
 from megacontext.baselines.registry import TRIALS
 from megacontext.config import MemoryConfig
 from megacontext.config_loader import load_config
 from megacontext.evaluation.caches import CACHES, depends_on, make_contender
 from megacontext.evaluation.compare import main
-from megacontext.evaluation.matrix import TEST, CompareConfig, Plan, TaskRun, Work, in_order
-from megacontext.evaluation.runner import Runner
-from megacontext.evaluation.steps import Ask, Continue
-from megacontext.evaluation.tasks import TASKS, make_task
-from megacontext.evaluation.tuning import (
+from megacontext.evaluation.comparison.matrix import TEST, CompareConfig, Plan, TaskRun, Work, in_order
+from megacontext.evaluation.comparison.runner import Runner
+from megacontext.evaluation.comparison.tuning import (
     DEV,
     DEV_SEEDS,
     DEV_WORD,
@@ -31,9 +28,11 @@ from megacontext.evaluation.tuning import (
     worth,
     written,
 )
+from megacontext.evaluation.episodes.steps import Ask, Continue
+from megacontext.evaluation.tasks import TASKS, make_task
 from megacontext.testing.toy import toy_model
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 COMMITTED = ROOT / "configs" / "compare" / "tuned.yaml"
 FLAGS = ["--config", "configs/compare/quick.yaml", "--task", "late_recall", "--seeds", "1", "--tune"]
 
@@ -143,9 +142,8 @@ def test_what_cannot_be_judged_is_no_score() -> None:
 
 
 def test_tuning_writes_the_best_settings_and_comparisons_take_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home = write_home(tmp_path, monkeypatch)
     whole = Runner.episode
 
     def episode(self: Runner, work: Work) -> dict:
@@ -166,7 +164,7 @@ def test_tuning_writes_the_best_settings_and_comparisons_take_them(
 
 
 def test_other_choices_in_the_file_stay(tmp_path: Path) -> None:
-    from megacontext.evaluation.tuning import keep_best
+    from megacontext.evaluation.comparison.tuning import keep_best
 
     path = tmp_path / "configs" / "tuned.yaml"
     keep_best([row(cache="tova"), row(budget=1024)], path)
@@ -187,7 +185,7 @@ def test_what_is_committed_is_among_the_trials() -> None:
 
 
 def test_every_method_is_tuned_by_the_file_for_it() -> None:
-    from megacontext.evaluation.matrix import ordered
+    from megacontext.evaluation.comparison.matrix import ordered
 
     config = load_config(ROOT / "configs" / "compare" / "tuning.yaml", CompareConfig, environ={}).config
     missing = set(CACHES) - set(ordered(config.caches, controls=False)) - {"full"}

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from megacontext.config_loader import load_config
-from megacontext.evaluation.matrix import LEAST_SEEDS, CompareConfig, Plan, TaskRun, Work, in_order, ordered
+from megacontext.evaluation.comparison.matrix import LEAST_SEEDS, CompareConfig, Plan, TaskRun, Work, in_order, ordered
+from megacontext.evaluation.comparison.progress import Progress, duration
+from megacontext.evaluation.comparison.tuning import Choice, Tuned
 from megacontext.evaluation.names import CONTROLS
-from megacontext.evaluation.progress import Progress, duration
-from megacontext.evaluation.tuning import Choice, Tuned
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "compare"
+CONFIGS = Path(__file__).resolve().parents[4] / "configs" / "compare"
 RUNS = (
     TaskRun(name="copy_at_distance", seeds=1),
     TaskRun(name="late_recall", seeds=2, tokens=1000),

@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 from megacontext.config import DemoConfig
 from megacontext.config_loader import LoadedConfig, load_config
 from megacontext.errors import ConfigError, MegaContextError
-from megacontext.evaluation.code import code_hash
+from megacontext.evaluation.comparison.code import code_hash
+from megacontext.evaluation.comparison.ledger import Ledger
+from megacontext.evaluation.comparison.matrix import Cell, CompareConfig, Plan, Work, episode_of, in_order
+from megacontext.evaluation.comparison.pool import Done, in_turn, side_by_side
+from megacontext.evaluation.comparison.progress import Progress
+from megacontext.evaluation.comparison.rows import Row, RowFile
+from megacontext.evaluation.comparison.selection import explain_gaps, selected
+from megacontext.evaluation.comparison.tuning import keep_best
 from megacontext.evaluation.corpus import Corpus, load_corpus
 from megacontext.evaluation.flags import note
-from megacontext.evaluation.ledger import Ledger
-from megacontext.evaluation.matrix import Cell, CompareConfig, Plan, Work, episode_of, in_order
-from megacontext.evaluation.pool import Done, in_turn, side_by_side
-from megacontext.evaluation.progress import Progress
-from megacontext.evaluation.rows import Row, RowFile
-from megacontext.evaluation.selection import explain_gaps, selected
 from megacontext.evaluation.settings import load_settings
-from megacontext.evaluation.tuning import keep_best
 
 if TYPE_CHECKING:
-    from megacontext.evaluation.runner import Shop
+    from megacontext.evaluation.comparison.runner import Shop
 
 FAILURE = 1
 
@@ -63,7 +63,7 @@ class Comparison:
 
     def run(self, jobs: int = 1) -> int:
         """Run what is missing; the exit code."""
-        from megacontext.evaluation.runner import Shop
+        from megacontext.evaluation.comparison.runner import Shop
 
         with _scratch(self.file.path) as scratch:
             shop = Shop(self._demo(jobs), self.corpus, scratch)
@@ -147,7 +147,7 @@ def _scratch(out: Path | None) -> Iterator[Path]:
 
 def _let_go(scratch: Path, work: Work, progress: Progress) -> None:
     """Full attention's predictions are large: they go when the last memory of the episode has been measured."""
-    from megacontext.evaluation.runner import episode_folder
+    from megacontext.evaluation.comparison.runner import episode_folder
 
     if not any(episode_of(other) == episode_of(work) for other in progress.todo):
         shutil.rmtree(episode_folder(scratch, work), ignore_errors=True)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from statistics import fmean
 
-from megacontext.evaluation.matrix import Work
+from megacontext.evaluation.comparison.matrix import Work
 
 
 class Progress:

@@ -7,8 +7,8 @@ from toy_evaluation import Believer, ToyText, library
 from megacontext.baselines.registry import METHODS
 from megacontext.config import MemoryConfig
 from megacontext.evaluation.caches import CACHES, LOOKING_AHEAD, OURS, make_contender, settings
-from megacontext.evaluation.episode import Outcome, run_episode
-from megacontext.evaluation.steps import Ask, Continue, Read
+from megacontext.evaluation.episodes.run import Outcome, run_episode
+from megacontext.evaluation.episodes.steps import Ask, Continue, Read
 from megacontext.evaluation.tasks import make_task
 from megacontext.testing.toy import full_logits, toy_model, toy_tokens
 from nanochat.kv_cache import DenseCache

@@ -1,7 +1,7 @@
 """What a task asks of a memory, as values: an episode is a list of these steps. No tensors here.
 
 Read brings tokens in. Ask poses a question and lets the model choose among candidate answers, by likelihood. Continue
-measures the loss of a known text, teacher-forced. How they are carried out is in `episode.py`.
+measures the loss of a known text, teacher-forced. How they are carried out is in `run.py`.
 
 Both kinds of scored step may name groups: parts of the episode whose figures are also wanted apart.
 """

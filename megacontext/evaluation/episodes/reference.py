@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from megacontext.errors import ConfigError
-from megacontext.evaluation.steps import Ask, Continue, Read, Step
+from megacontext.evaluation.episodes.steps import Ask, Continue, Read, Step
 from nanochat.files import atomic_write
 from nanochat.hook import BaseModel
 from nanochat.kv_cache import DenseCache
