@@ -14,9 +14,9 @@ from torch import Tensor
 
 from megacontext.config import DemoConfig
 from megacontext.evaluation.caches import FULL, Contender, make_contender
+from megacontext.evaluation.comparison.rows import Row
 from megacontext.evaluation.corpus import Corpus
-from megacontext.evaluation.episode import read
-from megacontext.evaluation.rows import Row
+from megacontext.evaluation.episodes.run import read
 from megacontext.evaluation.tasks.base import Library
 from megacontext.models.base import LoadedModel
 from megacontext.telemetry.timing import percentile
