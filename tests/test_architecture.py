@@ -39,6 +39,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("conversation",),
     ("evaluation", "training", "testing"),
 )
+EVALUATION: tuple[tuple[str, ...], ...] = (  # the same inside megacontext/evaluation
+    ("names", "flags", "settings"),
+    ("episodes",),
+    ("tasks", "oracles", "ablations"),
+    ("corpus", "caches"),
+    ("model",),
+    ("comparison",),
+    ("speed", "reporting"),
+    ("compare", "report"),
+)
 ENTRY_POINTS = ("nanochat.chat", "nanochat.train")  # the only modules of nanochat that know megacontext
 OPTIONAL = ("wandb", "gguf", "transformers", "matplotlib", "pyarrow")  # each enters at one place, lazily
 CONFIG_SCHEMAS = {  # by folder, or by file
@@ -134,6 +144,19 @@ def test_imports_inside_megacontext_point_down(path: Path) -> None:
         for found in ours(path)
         if found.module.split(".")[1] != part and layer(found.module) >= max(place, 0)
     ]
+    assert not wrong
+
+
+def test_imports_inside_evaluation_point_down() -> None:
+    places = {name: place for place, names in enumerate(EVALUATION) for name in names}
+    wrong = []
+    for path in sorted((ROOT / "megacontext" / "evaluation").rglob("*.py")):
+        part = (*module_name(path).split("."), "")[2]
+        for found in ours(path):
+            target = (*found.module.split("."), "")[2]
+            if part and within(found.module, "megacontext.evaluation") and target != part:
+                assert {part, target} <= places.keys(), f"{found}: give both a place in EVALUATION of this file"
+                wrong += [str(found)] if places[target] >= places[part] else []
     assert not wrong
 
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # `python tools/bench_history.py` works from anywhere, too
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from megacontext.evaluation.caches import CACHES, ORACLES
 from megacontext.evaluation.comparison.rows import Row, RowFile, line, print_table
 from megacontext.evaluation.flags import Parser, add_common, guarded, lengths, note, whole_number
+from megacontext.evaluation.names import without_oracles
 
 if TYPE_CHECKING:
     from megacontext.config import DemoConfig
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "configs/megacontext_demo.yaml"
 SAMPLE = "artifacts/corpus/sample.txt"
-RUNNABLE = [name for name in CACHES if name not in ORACLES]
+RUNNABLE = list(without_oracles())
 SHOWN = {
     "history_tokens": "history",
     "decode_ms_p50": "ms/token",
@@ -70,7 +70,7 @@ def bench(
     flags: argparse.Namespace, settings: LoadedConfig[DemoConfig], names: list[str], corpus: Corpus
 ) -> Iterator[Row]:
     """One row for each cache and length; where the plain cache is not run, one that says why."""
-    from megacontext.evaluation.comparison.runner import about, open_model
+    from megacontext.evaluation.model import about, open_model
     from megacontext.evaluation.speed.history import FIGURES, Bench
 
     loaded = open_model(settings.config.model)

@@ -27,7 +27,7 @@ from megacontext.evaluation.flags import note
 from megacontext.evaluation.settings import load_settings
 
 if TYPE_CHECKING:
-    from megacontext.evaluation.comparison.runner import Shop
+    from megacontext.evaluation.comparison.shop import Shop
 
 FAILURE = 1
 
@@ -63,7 +63,7 @@ class Comparison:
 
     def run(self, jobs: int = 1) -> int:
         """Run what is missing; the exit code."""
-        from megacontext.evaluation.comparison.runner import Shop
+        from megacontext.evaluation.comparison.shop import Shop
 
         with _scratch(self.file.path) as scratch:
             shop = Shop(self._demo(jobs), self.corpus, scratch)

@@ -1,53 +1,32 @@
-"""Runs episodes: one model, one corpus, any memory. The heavy imports begin here; what a row says is `summary.py`'s."""
+"""Runs the episodes of any cell with one model and one corpus. The heavy imports begin here; what a row says of several
+episodes is for `summary.py` to decide.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
-from megacontext.config import DemoConfig, MemoryConfig, ModelConfig, PagesConfig
-from megacontext.errors import BudgetError, ConfigError, MegaContextError
+from megacontext.config import DemoConfig, MemoryConfig, PagesConfig
+from megacontext.errors import BudgetError, ConfigError
 from megacontext.evaluation.caches import LOOKING_AHEAD, Contender, depends_on, make_contender, settings, split_name
 from megacontext.evaluation.comparison.matrix import Cell, Work
 from megacontext.evaluation.comparison.rows import Row
 from megacontext.evaluation.corpus import Corpus
+from megacontext.evaluation.episodes.outcome import Outcome, figures
 from megacontext.evaluation.episodes.reference import Reference
-from megacontext.evaluation.episodes.run import PIECE, Outcome, run_episode
+from megacontext.evaluation.episodes.run import run_episode
 from megacontext.evaluation.episodes.steps import Ask, Continue
+from megacontext.evaluation.model import about, open_model
 from megacontext.evaluation.tasks.base import Library, Task
-from megacontext.models import load_model
 from megacontext.models.base import LoadedModel
 
 FORMAT = 2  # of an episode's figures: rows of another one are not gone on with
-
-
-def open_model(config: ModelConfig) -> LoadedModel:
-    """The model of a configuration, with as many threads as it says."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    return load_model(config)
-
-
-def about(loaded: LoadedModel, corpus: Corpus) -> Row:
-    """What every figure depends on: model, number format, where it runs, and the texts' hashes."""
-    spec = loaded.model.spec
-    return {
-        "model": loaded.name,
-        "dtype": str(spec.dtype).removeprefix("torch."),
-        "device": spec.device.type,
-        "threads": torch.get_num_threads(),
-        "texts": corpus.files,
-    }
 
 
 def episode_folder(scratch: Path, work: Work) -> Path:
@@ -76,8 +55,22 @@ class Runner:
         """What the row will be of: names, sizes, hashes, and `run`, one hash of everything that an episode of it
         depends on but its seed.
         """
-        spec, memory, private = self.loaded.model.spec, self._memory(cell), cell.task.private
-        row = {
+        row, memory = self._named(cell), self._memory(cell)
+        if self._on_disk and settings(cell.cache, memory) is not None:
+            row["pages"] = self.pages.dtype
+        whole = {
+            **{name: value for name, value in row.items() if name != "threads"},
+            "format": FORMAT,
+            "task": asdict(cell.task),
+            "fingerprint": self.loaded.model.spec.fingerprint,
+            "memory": depends_on(cell.cache, memory, cell.tuned),
+        }
+        text = json.dumps(whole, sort_keys=True, default=str)
+        return {**row, "run": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+    def _named(self, cell: Cell) -> Row:
+        private = cell.task.private
+        return {
             "cache": cell.cache,
             "task": cell.task.name,
             "task_tokens": cell.task.tokens,
@@ -87,17 +80,6 @@ class Runner:
             "private": hashlib.sha256(private.encode()).hexdigest()[:8] if private else None,
             **about(self.loaded, self.corpus),
         }
-        whole = {
-            **{name: value for name, value in row.items() if name != "threads"},
-            "format": FORMAT,
-            "task": asdict(cell.task),
-            "fingerprint": spec.fingerprint,
-            "memory": depends_on(cell.cache, memory, cell.tuned),
-        }
-        if self._on_disk and settings(cell.cache, memory) is not None:
-            row["pages"] = whole["pages"] = self.pages.dtype
-        text = json.dumps(whole, sort_keys=True, default=str)
-        return {**row, "run": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
     def refusal(self, cell: Cell) -> BudgetError | None:
         """Why this memory cannot be at all: too few slots. Raises ConfigError for what is wrong otherwise."""
@@ -175,75 +157,3 @@ def _selection_flops(contender: Contender, out: Outcome) -> int | None:
     """Of the whole episode; None if the memory does not count them. A plain cache has nothing to choose."""
     spent = 0 if contender.budget is None else getattr(contender.cache, "selection_flops", None)
     return None if spent is None else int(spent) + out.asking_flops
-
-
-def figures(out: Outcome) -> dict[str, Any]:
-    """What an episode measured, rounded as rows are."""
-    return {
-        "accuracy": _rounded(out.accuracy),
-        "nll": _rounded(out.mean_nll),
-        "kl": _rounded(out.mean_kl),
-        "history_tokens": out.history,
-        "slots": out.slots,
-        "read_slots": out.read_slots,
-        "bytes": out.nbytes,
-        "tokens": len(out.nll),
-        "items": [round(item, 5) for item in out.items],
-        "item_nll": [round(item, 5) for item in out.item_nll],
-        "groups": {name: [round(value, 5) for value in pieces(values)] for name, values in out.groups.items()},
-    }
-
-
-def pieces(values: Sequence[float]) -> list[float]:
-    """The figures themselves, or of more than PIECE the means of as many pieces as it takes, which are of one length
-    but for one.
-    """
-    count = -(-len(values) // PIECE)
-    if count < 2:
-        return list(values)
-    ends = [len(values) * number // count for number in range(count + 1)]
-    return [fmean(values[start:end]) for start, end in pairwise(ends)]
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 5)
-
-
-@dataclass
-class Shop:
-    """Runners by model, one at a time: what a process needs to run any episode of a comparison."""
-
-    demo: DemoConfig
-    corpus: Corpus
-    scratch: Path
-    _open: dict[str, Runner] = field(default_factory=dict)
-
-    def runner(self, model: str) -> Runner:
-        """The runner of the model at this path; the one before is let go."""
-        if model not in self._open:
-            self._open.clear()
-            changed = self.demo.model.model_copy(update={"path": model})
-            self._open[model] = Runner.open(self.demo.model_copy(update={"model": changed}), self.corpus, self.scratch)
-        return self._open[model]
-
-    def episode(self, work: Work) -> dict[str, Any]:
-        return self.runner(work.cell.model).episode(work)
-
-    def forget(self) -> None:
-        """Let go of the model."""
-        self._open.clear()
-
-    def check(self, cells: Sequence[Cell]) -> list[tuple[Row, MegaContextError | None]]:
-        """Of each cell its identity, and why it cannot be, if so. Raises ConfigError, before anything has been run."""
-        refusals: dict[tuple[Any, ...], BudgetError | None] = {}
-        tried: set[tuple[str, Task]] = set()
-        found: list[tuple[Row, MegaContextError | None]] = []
-        for cell in cells:
-            runner = self.runner(cell.model)
-            if (cell.model, cell.task) not in tried:
-                tried.add((cell.model, cell.task))
-                runner.try_out(cell.task)
-            if cell.made_of not in refusals:
-                refusals[cell.made_of] = runner.refusal(cell)
-            found.append((runner.identity(cell), refusals[cell.made_of] or runner.too_long(cell)))
-        return found

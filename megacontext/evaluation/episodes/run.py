@@ -1,87 +1,20 @@
-"""Carries out the steps of an episode on one memory, and measures how it fares."""
+"""Carries out the steps of an episode on one memory, and measures how it fares. Knows nothing of tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from megacontext.evaluation.episodes.outcome import Outcome
 from megacontext.evaluation.episodes.reference import Reference, divergence
-from megacontext.evaluation.episodes.steps import Ask, Continue, Groups, Range, Read, Step
+from megacontext.evaluation.episodes.steps import Ask, Continue, Range, Read, Step
 from nanochat.engine import prefill
 from nanochat.hook import BaseModel, KVCache
 
 READ_TOKENS = 512  # of one pass at most: a plain cache would take all at once, with a mask of rows x slots
 LOOK_AHEAD = 64  # tokens of a passage's first copy that an oracle is told of, and of the text to come
-PIECE = 64  # scored tokens of running text that count as one item
-
-
-@dataclass
-class Outcome:
-    """What an episode measured. asked, right: questions. nll: nats of every scored token.
-
-    An item is a question, or a piece of PIECE scored tokens of running text (the last may be shorter): what is drawn
-    again and again when the interval of a figure is wanted.
-    """
-
-    asked: int = 0
-    right: int = 0
-    nll: list[float] = field(default_factory=list)
-    history: int = 0
-    slots: int = 0  # most slots in view when something was scored, the scored rows included
-    items: list[float] = field(default_factory=list)  # of a question 1.0 or 0.0, of a piece its mean nats a token
-    item_nll: list[float] = field(default_factory=list)  # mean nats a token of every item, the right answer's
-    groups: dict[str, list[float]] = field(default_factory=dict)  # by name: 1.0 or 0.0 a question, nats a token
-    kl: list[float] = field(default_factory=list)  # nats a token to full attention, where it is asked for
-    read_slots: int = 0  # most slots that a row read, when something was scored
-    nbytes: int = 0  # most bytes that the memory held, when something was scored
-    asking_flops: int = 0  # spent by copies of the memory that were asked, on choosing what is seen
-
-    @property
-    def mean_nll(self) -> float | None:
-        return _mean(self.nll)
-
-    @property
-    def mean_kl(self) -> float | None:
-        return _mean(self.kl)
-
-    @property
-    def accuracy(self) -> float | None:
-        return self.right / self.asked if self.asked else None
-
-    def see(self, cache: KVCache) -> None:
-        """Something is about to be scored, or has just been."""
-        usage = cache.usage
-        self.slots = max(self.slots, usage.resident_slots)
-        self.read_slots = max(self.read_slots, usage.read_slots)
-        self.nbytes = max(self.nbytes, usage.nbytes)
-
-    def add_answer(self, right: bool, nats: list[float], groups: Groups) -> None:
-        """A question was answered. nats: of the right answer's tokens."""
-        self.asked += 1
-        self.right += right
-        self.nll += nats
-        self.items.append(float(right))
-        self.item_nll.append(sum(nats) / len(nats))
-        for name in groups:
-            self.groups.setdefault(name, []).append(float(right))
-
-    def add_text(self, nats: list[float], groups: list[Groups]) -> None:
-        """A known text was scored to its end."""
-        pieces = [nats[start : start + PIECE] for start in range(0, len(nats), PIECE)]
-        means = [sum(piece) / len(piece) for piece in pieces]
-        self.nll += nats
-        self.items += means
-        self.item_nll += means
-        for nat, names in zip(nats, groups, strict=False):
-            for name in names:
-                self.groups.setdefault(name, []).append(nat)
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 # Tells an oracle where to look: the right ranges, [] if nobody knows, and the tokens that come next, those that are

@@ -43,10 +43,6 @@ def _summary_table(part: Part, tasks: Sequence[TaskRows], budget: int, title: st
     return Table(("method", *names, BEST_OF), tuple(rows), 1, title)
 
 
-def _among(entry: Entry | None, good: frozenset[str]) -> bool:
-    return entry is not None and entry.budget is not None and entry.label in good
-
-
 def _mean(task: TaskRows, entry: Entry | None) -> str:
     if entry is None:
         return DASH

@@ -25,28 +25,22 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from megacontext.baselines.registry import METHODS
-from megacontext.evaluation.caches import CACHES, FULL, MEGACONTEXT, ORACLES
 from megacontext.evaluation.comparison.rows import Row, RowFile, line, print_table
 from megacontext.evaluation.flags import Parser, add_common, guarded, lengths, note, whole_number
+from megacontext.evaluation.names import FULL, MEGACONTEXT
+from megacontext.evaluation.speed.names import DEFAULT, RUNNABLE, SAME, THEIRS
 
 if TYPE_CHECKING:
     from megacontext.config import DemoConfig
     from megacontext.config_loader import LoadedConfig
     from megacontext.evaluation.corpus import Corpus
-    from megacontext.evaluation.speed.contenders import Timed
-    from megacontext.evaluation.speed.field import Compared, Field
-    from megacontext.models.base import LoadedModel
+    from megacontext.evaluation.speed.field import Compared, Field, Manner
 
 DEFAULT_CONFIG = "configs/megacontext_demo.yaml"
 SAMPLE_TEXT = "artifacts/corpus/sample.txt"
-THEIRS, SAME = "transformers", "plain@slots"
-RUNNABLE = [*(name for name in CACHES if name not in ORACLES), THEIRS]
-DEFAULT = [FULL, MEGACONTEXT, *METHODS, THEIRS]
 SHOWN = {
     "history_tokens": "history",
     "decode_tokens_per_s": "tokens/s",
@@ -100,52 +94,14 @@ def compared() -> list[Compared]:
     ]
 
 
-class Opening:
-    """Makes the contenders of one run. stack: closes what they hold."""
-
-    def __init__(self, loaded: LoadedModel, config: DemoConfig, sample: Sequence[int], stack: ExitStack) -> None:
-        self.loaded, self.config, self.sample, self.stack = loaded, config, sample, stack
-
-    def all(self, names: Sequence[str]) -> Iterator[Timed]:
-        """MegaContext is followed by the plain cache of its slots. Who cannot take part is told of and left out."""
-        from megacontext.errors import MegaContextError
-        from megacontext.evaluation.speed.contenders import Ours
-        from megacontext.evaluation.speed.same_slots import SameSlots
-
-        for name in names:
-            try:
-                one = self._one(name)
-            except MegaContextError as error:
-                note(f"{name}  left out: {error}")
-                continue
-            yield one
-            if name == MEGACONTEXT and isinstance(one, Ours):
-                yield SameSlots(SAME, self.loaded, one, self.sample[: self.config.memory.budget])
-
-    def _one(self, name: str) -> Timed:
-        from megacontext.evaluation.caches import make_contender
-        from megacontext.evaluation.speed.contenders import Ours
-
-        if name == THEIRS:
-            from megacontext.evaluation.speed.theirs import Theirs
-
-            return Theirs.of(self.loaded, self.sample)
-        folder = Path(self.stack.enter_context(TemporaryDirectory(prefix="megacontext-")))
-        spec, config = self.loaded.model.spec, self.config
-        contender = make_contender(name, spec, config.memory, pages=config.pages, folder=folder, text=self.loaded.text)
-        self.stack.callback(contender.close)
-        return Ours(name, self.loaded, contender)
-
-
 def bench(
-    flags: argparse.Namespace, settings: LoadedConfig[DemoConfig], names: list[str], corpus: Corpus
+    flags: argparse.Namespace, settings: LoadedConfig[DemoConfig], names: Sequence[str], corpus: Corpus
 ) -> Iterator[Row]:
     """Length by length: the limit, a row for each contender, the ratios."""
-    from itertools import islice
-
-    from megacontext.evaluation.comparison.runner import about, open_model
+    from megacontext.evaluation.model import about, open_model
     from megacontext.evaluation.speed.bare import BarePass
-    from megacontext.evaluation.speed.field import Field, Manner
+    from megacontext.evaluation.speed.field import Field
+    from megacontext.evaluation.speed.opening import Opening
     from megacontext.evaluation.tasks.base import Library
 
     model = settings.config.model
@@ -153,14 +109,19 @@ def bench(
     library = Library(loaded.text, corpus.documents)
     sample = list(islice(library.stream(), max(settings.config.memory.budget, 512)))
     trained = loaded.model.spec.max_position
-    clock = time.process_time if flags.clock == "cpu" else time.perf_counter
-    manner = Manner(flags.rounds, flags.tokens, flags.prompt, flags.read_all, flags.patience, trained, clock)
     common = {**about(loaded, corpus), "trained_positions": trained, "clock": flags.clock, "config": settings.run}
     with ExitStack() as stack:
         contenders = list(Opening(loaded, settings.config, sample, stack).all(names))
-        field = Field(contenders, library.stream(), manner, BarePass(loaded.model), note)
+        field = Field(contenders, library.stream(), _manner(flags, trained), BarePass(loaded.model), note)
         for history in flags.history:
             yield from ({**row, **common} for row in _at(field, history))
+
+
+def _manner(flags: argparse.Namespace, trained: int) -> Manner:
+    from megacontext.evaluation.speed.field import Manner
+
+    clock = time.process_time if flags.clock == "cpu" else time.perf_counter
+    return Manner(flags.rounds, flags.tokens, flags.prompt, flags.read_all, flags.patience, trained, clock)
 
 
 def _at(field: Field, history: int) -> Iterator[Row]:
@@ -180,7 +141,7 @@ def measure(flags: argparse.Namespace) -> int:
     from megacontext.evaluation.tasks import check_name
 
     settings = load_settings(flags.config, flags.set)
-    names = [check_name("cache", name, RUNNABLE) for name in flags.cache or DEFAULT]
+    names = [check_name("cache", name, list(RUNNABLE)) for name in flags.cache or DEFAULT]
     corpus = load_corpus(settings.root / SAMPLE_TEXT, flags.text)
     file = RowFile(flags.out)
     rows = []

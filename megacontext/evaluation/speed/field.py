@@ -16,12 +16,12 @@ from megacontext.evaluation.comparison.rows import Row
 from megacontext.evaluation.speed.bare import BarePass
 from megacontext.evaluation.speed.contenders import SAMPLE, Clock, Timed
 from megacontext.evaluation.speed.figures import Rounds, ratio, ratio_of_sums, spread, together
+from megacontext.evaluation.speed.names import BARE
 from megacontext.telemetry.timing import percentile
 
 PORTIONS = 3  # of the newest text, read in turns
 PORTION = 512  # tokens of one, or a quarter of a short history
 PROMPTS = 3  # times that each answers
-BARE = "weights"  # the limit's name in the table
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from megacontext.errors import ConfigError, MissingAsset
 from megacontext.evaluation.speed.contenders import WARM, Clock, Timed
+from megacontext.evaluation.speed.names import THEIRS
 from megacontext.models.base import LoadedModel
 from megacontext.models.linear import Linear
 from megacontext.models.llama import Layer, Llama
 from nanochat.hook import BaseModel
 from nanochat.kv_cache import NoCache
 
-NAME = "transformers"
 READ_ROWS = 512  # of one pass while reading
 CHECKED = 256  # tokens whose logits are compared
 # Largest mean KL divergence, in nats a token: between float32 models rounding alone, else those of the format.
@@ -33,7 +33,7 @@ TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 0.02, torch.float16: 0.005}
 class Theirs(Timed):
     """transformers' model and its DynamicCache."""
 
-    name, plain = NAME, True
+    name, plain = THEIRS, True
 
     def __init__(self, model: Any, device: torch.device) -> None:
         from transformers import DynamicCache
@@ -152,16 +152,28 @@ def hand_over(model: BaseModel) -> Any:
     Raises MissingAsset where transformers is not installed, ConfigError for a model that it has no like of.
     """
     if not isinstance(model, Llama):
-        raise ConfigError(f"{NAME} is compared on Llama-family models alone, not on {model.spec.family}")
-    numbers = model.config
-    if numbers.window is not None or any(layer.qkv.parameters != _size(layer.qkv) for layer in model.layers):
-        raise ConfigError(f"{NAME} is compared on models without a window and without biases")
+        raise ConfigError(f"{THEIRS} is compared on Llama-family models alone, not on {model.spec.family}")
+    if model.config.window is not None or any(layer.qkv.parameters != _size(layer.qkv) for layer in model.layers):
+        raise ConfigError(f"{THEIRS} is compared on models without a window and without biases")
+    theirs = _empty(model)
+    theirs.load_state_dict(_state(model), strict=not model.tied, assign=True)
+    theirs.tie_weights()
+    rotary = type(theirs.model.rotary_emb)(theirs.config)
+    rotary.inv_freq = torch.tensor(model.config.frequencies, dtype=torch.float32, device=model.spec.device)
+    theirs.model.rotary_emb = rotary
+    theirs.generation_config.eos_token_id = None
+    return theirs.eval().requires_grad_(False)
+
+
+def _empty(model: Llama) -> Any:
+    """Of the same shapes, without numbers. Raises MissingAsset."""
     try:
         from transformers import LlamaConfig, LlamaForCausalLM
     except ImportError as error:
         raise MissingAsset(
-            f"{NAME} is not installed, so it is not compared ({error}); pip install transformers"
+            f"{THEIRS} is not installed, so it is not compared ({error}); pip install transformers"
         ) from None
+    numbers = model.config
     config = LlamaConfig(
         vocab_size=numbers.vocab,
         hidden_size=numbers.width,
@@ -175,14 +187,7 @@ def hand_over(model: BaseModel) -> Any:
         tie_word_embeddings=model.tied,
     )
     with torch.device("meta"):
-        theirs = LlamaForCausalLM(config)
-    theirs.load_state_dict(_state(model), strict=not model.tied, assign=True)
-    theirs.tie_weights()
-    rotary = type(theirs.model.rotary_emb)(config)
-    rotary.inv_freq = torch.tensor(numbers.frequencies, dtype=torch.float32, device=model.spec.device)
-    theirs.model.rotary_emb = rotary
-    theirs.generation_config.eos_token_id = None
-    return theirs.eval().requires_grad_(False)
+        return LlamaForCausalLM(config)
 
 
 def _size(matrix: Linear) -> int:
@@ -224,5 +229,5 @@ def check(ours: BaseModel, theirs: Any, tokens: Sequence[int]) -> float:
     other = theirs(rows).logits[0].float().log_softmax(-1)
     found = float((mine.exp() * (mine - other)).sum(-1).mean())
     if not found <= TOLERANCE[ours.spec.dtype]:
-        raise AssertionError(f"{NAME} gives other logits: {found:.2g} nats a token apart; nothing is timed")
+        raise AssertionError(f"{THEIRS} gives other logits: {found:.2g} nats a token apart; nothing is timed")
     return found

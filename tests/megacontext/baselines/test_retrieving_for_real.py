@@ -13,7 +13,8 @@ import pytest
 from megacontext.config import MemoryConfig, ModelConfig
 from megacontext.evaluation.caches import make_contender
 from megacontext.evaluation.corpus import load_corpus
-from megacontext.evaluation.episodes.run import Outcome, run_episode
+from megacontext.evaluation.episodes.outcome import Outcome
+from megacontext.evaluation.episodes.run import run_episode
 from megacontext.evaluation.tasks import make_task
 from megacontext.evaluation.tasks.base import Library
 from megacontext.models import load_model

@@ -57,7 +57,7 @@ def write_corpus(path: Path, documents: int = 3) -> Path:
 
 def write_home(path: Path, monkeypatch: pytest.MonkeyPatch, *, trained: int = 512) -> Path:
     """Make `path` the current folder, with a toy that was trained on `trained` positions."""
-    from megacontext.evaluation.comparison import runner
+    from megacontext.evaluation import model as opening
 
     (path / "configs" / "compare").mkdir(parents=True)
     (path / "configs" / "demo.yaml").write_text(DEMO, encoding="utf-8")
@@ -70,6 +70,6 @@ def write_home(path: Path, monkeypatch: pytest.MonkeyPatch, *, trained: int = 51
         name = Path(getattr(config, "path", "nowhere")).stem
         return LoadedModel(model, ToyText(), "toy" if name == "nowhere" else name)
 
-    monkeypatch.setattr(runner, "load_model", load)
+    monkeypatch.setattr(opening, "load_model", load)
     monkeypatch.chdir(path)
     return path

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from megacontext.evaluation.comparison.rows import for_table, line, print_table
-from megacontext.evaluation.comparison.runner import pieces
 from megacontext.evaluation.comparison.summary import summarise
 
 
@@ -82,11 +81,3 @@ def test_a_table_shows_intervals_and_millions_of_bytes() -> None:
 def test_what_a_name_carries_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     print_table([{"task": "t", "cache": "megacontext[far_blocks=8]", "nll": 1.0}], {"nll": "NLL"})
     assert "megacontext[far_blocks=8]" in capsys.readouterr().out
-
-
-def test_many_figures_of_a_group_are_kept_as_means_of_even_pieces() -> None:
-    assert pieces([1.0] * 64) == [1.0] * 64
-    values = [float(i) for i in range(130)]
-    found = pieces(values)
-    assert len(found) == 3
-    assert sum(found) / 3 == pytest.approx(sum(values) / 130, abs=0.5)

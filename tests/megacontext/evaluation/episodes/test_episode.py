@@ -7,7 +7,7 @@ from toy_evaluation import Believer, ToyText, library
 from megacontext.baselines.registry import METHODS
 from megacontext.config import MemoryConfig
 from megacontext.evaluation.caches import CACHES, LOOKING_AHEAD, OURS, make_contender, settings
-from megacontext.evaluation.episodes.run import Outcome, run_episode
+from megacontext.evaluation.episodes.run import run_episode
 from megacontext.evaluation.episodes.steps import Ask, Continue, Read
 from megacontext.evaluation.tasks import make_task
 from megacontext.testing.toy import full_logits, toy_model, toy_tokens
@@ -163,12 +163,6 @@ def test_one_who_knows_scores_one_and_one_who_guesses_a_tenth() -> None:
         guessed += run_episode(random, DenseCache(random.spec), [Read(text.encode("x")), *steps[1:]]).right
     assert right == asked > 20
     assert guessed / 60 < 0.3
-
-
-def test_an_outcome_without_questions_has_no_accuracy() -> None:
-    assert Outcome().accuracy is None
-    assert Outcome().mean_nll is None
-    assert Outcome(asked=4, right=3, nll=[1.0, 2.0]).accuracy == 0.75
 
 
 def test_items_are_questions_and_pieces_of_sixty_four_tokens(model) -> None:
