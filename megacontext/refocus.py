@@ -62,9 +62,9 @@ def _score(memory: CacheParts, words: tuple[int, int] | None) -> Scores:
         return memory.held
     view, context = memory.view, memory.context
     far_end = memory.recent_start(sharp=words is not None) // memory.config.block
-    return memory.scorer.score(
-        Moment(context, view.arena, view.pages, view.tail, memory.tree, far_end, words, memory.mass, view.gists)
-    )
+    moment = Moment(context, view.arena, view.pages, view.tail, memory.tree, far_end, words, memory.mass, view.gists)
+    scores = memory.scorer.score(moment)
+    return memory.scorer.follow(moment, scores) if words else scores
 
 
 def _measure(memory: CacheParts, prompt: int) -> Measured | None:

@@ -147,9 +147,10 @@ def make_contender(
     """An empty memory called `name` (see the head of this file).
 
     memory: budget and pass size of all, every setting of ours. folder: an empty one for its pages, kept as `pages`
-    says; None: all in memory. text: for memories that work on text. model: for oracles that look ahead. tuned: settings
-    over the method's own defaults; changes in the name go over both. Raises BudgetError for too small a budget,
-    ConfigError for a name or setting that is not there, or an oracle without its model.
+    says; None: all in memory. text: for memories that work on text, and for those that look words up.
+    model: for oracles that look ahead. tuned: settings over the method's own defaults; changes in the name go over
+    both. Raises BudgetError for too small a budget, ConfigError for a name or setting that is not there, or an oracle
+    without its model.
     """
     base, changes = split_name(name)
     if base == FULL:
@@ -163,7 +164,7 @@ def make_contender(
     config = settings(name, memory.model_copy(update=dict(tuned or {})))
     assert config is not None  # full and the baselines are gone
     oracle = _oracle(name, config, model)
-    return _ours(name, spec, config, oracle, pages, folder)
+    return _ours(name, spec, config, oracle, pages, folder, text)
 
 
 def _baseline(name: str, spec: ModelSpec, memory: MemoryConfig, changes: Settings, text: TextModel | None) -> Contender:
@@ -204,16 +205,18 @@ def _ours(
     oracle: tuple[Scorer, Hint] | None,
     pages: PagesConfig | None,
     folder: Path | None,
+    text: TextModel | None,
 ) -> Contender:
     from megacontext.cache import ContextCache
     from megacontext.evaluation.ablations import AbsoluteCache
+    from megacontext.models.vocabulary import vocabulary_of
     from megacontext.tree.memory_files import MemoryFiles
 
     scorer, hint = oracle or (None, None)
     files = None if folder is None else MemoryFiles(folder, spec, config.block, pages or PagesConfig())
     try:
         kind = AbsoluteCache if split_name(name)[0] == ABSOLUTE else ContextCache
-        cache = kind(spec, config, scorer, files=files)
+        cache = kind(spec, config, scorer, files=files, vocabulary=None if text is None else vocabulary_of(text))
     except ValueError as error:  # a scorer that is not there
         raise ConfigError(f"cache {name}: {error}") from error
     return Contender(cache, config.tick_tokens, config.budget, hint, files)

@@ -67,6 +67,10 @@ class Scorer(ABC):
         At a prompt's end recent blocks before it may be named too: far ones must measure up to the best of all.
         """
 
+    def follow(self, moment: Moment, scores: Scores) -> Scores:
+        """At a prompt's end: the scores, with the blocks that those found lead to. Steps: the scorer's to say."""
+        return scores
+
     def state(self) -> dict[str, Any]:
         """What `restore` needs, beside history itself: nested plain values and arrays."""
         return {}

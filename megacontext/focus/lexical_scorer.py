@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,14 @@ import numpy as np
 
 from megacontext.errors import StoreError
 from megacontext.focus.base import Moment, Scorer, Scores
+from megacontext.focus.lexical.follow_up import FollowUp
 from megacontext.focus.lexical_store import LexicalStore
+from megacontext.models.vocabulary import Vocabulary
 from megacontext.tree.memory_tree import MemoryTree
 
 CANDIDATES = 64  # blocks a scorer names at most
+NEARLY = 0.9  # of the best block's score: found as well
+FOLLOWED = 0.8  # of the best block's score: what further look-ups find has
 WINDOW = 256  # newest tokens whose votes are kept: the words of a prompt must be among them
 
 
@@ -37,7 +42,9 @@ class LexicalScorer(Scorer):
     half: the votes that make a score of 1/2. At a prompt's end the best block's score says how sure the index is, the
     others stand to it as their votes do: so the few that really answer the prompt stand out.
     folder: of the index, whose files `restore` uses again, and which is cleared where history begins; None: in memory.
-    fingerprint: of what makes tokens. progress(done, all): told while much of the index is made again.
+    vocabulary: which ids are the same word, so that the index does not tell them apart; None: none are. follows:
+    further look-ups at a prompt's end. fingerprint: of what makes tokens. progress(done, all): told while much
+    of the index is made again.
     """
 
     def __init__(
@@ -48,10 +55,14 @@ class LexicalScorer(Scorer):
         prompt_half: float = 200.0,
         folder: Path | None = None,
         fingerprint: str = "",
+        vocabulary: Vocabulary | None = None,
+        follows: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.block, self.half, self.prompt_half = block, half, prompt_half
-        self.folder, self.fingerprint, self.progress = folder, fingerprint, progress
+        self.vocabulary, self.follows = vocabulary, follows
+        self.folder, self.progress = folder, progress
+        self.fingerprint = f"{fingerprint} {vocabulary.fingerprint}" if vocabulary else fingerprint
         self.ahead = 0  # tokens that are expected
         self.index: LexicalStore | None = None  # opened when history begins, or when it is brought back
         self.kernel = flowing_kernel()
@@ -60,7 +71,7 @@ class LexicalScorer(Scorer):
         return LexicalStore.open(
             self.folder,
             length,
-            tokens,
+            lambda start, stop: self._folded(tokens(start, stop)).tolist(),
             self.fingerprint,
             block=self.block,
             window=WINDOW,
@@ -71,11 +82,11 @@ class LexicalScorer(Scorer):
         if self.index is None:
             self.index = self._open(0, lambda start, stop: [])
         self.ahead = 0
-        self.index.add(tokens)
+        self.index.add(self._folded(tokens))
 
     def expect(self, tokens: Sequence[int]) -> None:
         if self.index is not None:
-            self.index.expect(tokens)
+            self.index.expect(self._folded(tokens))
             self.ahead = min(len(tokens), WINDOW)
 
     def score(self, moment: Moment) -> Scores:
@@ -94,6 +105,22 @@ class LexicalScorer(Scorer):
             most = votes.max()
             return best(blocks, votes / (most + self.prompt_half))
         return best(blocks, votes / (votes + self.half))
+
+    def _folded(self, tokens: Sequence[int]) -> np.ndarray:
+        ids = np.asarray(tokens, np.int64)
+        return ids if self.vocabulary is None else self.vocabulary.fold(ids)
+
+    def follow(self, moment: Moment, scores: Scores) -> Scores:
+        if self.index is None or self.vocabulary is None or not moment.words or not scores:
+            return scores
+        ahead = FollowUp(self.index, self.vocabulary, moment.tree.tokens, moment.words[0], self.block)
+        most = max(scores.values())
+        best = sorted((block for block in scores if scores[block] >= NEARLY * most), key=lambda b: -scores[b])[:2]
+        found = dict(scores)
+        for blocks in islice(ahead.steps(moment.tree.tokens(*moment.words), best), self.follows):
+            found.update((block, max(found.get(block, 0.0), FOLLOWED * most)) for block in blocks)
+        self.flops += 2 * ahead.weighed
+        return found
 
     def _kernel(self, moment: Moment) -> np.ndarray:
         """Weight by age. At a prompt's end: its words, all alike."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +37,23 @@ from megacontext.focus.lexical.votes import Votes
 
 UNIT = 4096  # tokens sealed at once
 TOGETHER = 256  # most tokens looked up together
+
+
+class Matches(NamedTuple):
+    """Where n-grams stood before: (m,) each, one for a match.
+
+    rows: which of the tokens that were looked up the n-gram ends with. grams: n. counts: matches of the n-gram in all.
+    places: position of its last token.
+    """
+
+    rows: np.ndarray
+    grams: np.ndarray
+    counts: np.ndarray
+    places: np.ndarray
+
+    def where(self, wanted: np.ndarray) -> Matches:
+        """Some of them. wanted: (m,) whether."""
+        return Matches(*(part[wanted] for part in self))
 
 
 class LexicalStore:
@@ -123,6 +141,16 @@ class LexicalStore:
         found = contexts(text)
         counts, places = self._newest.look_up(found.astype(np.uint32).tobytes())
         self._votes.expect(self.length, *self._matches(found, np.array(counts, np.int64), np.array(places, np.int64)))
+
+    def look_up(self, ids: Iterable[int]) -> Matches:
+        """Where the n-grams of some tokens stand in history, those that tell something. Nothing votes."""
+        text = np.concatenate([np.full(CONTEXT - 1, NOTHING, np.uint32), checked(ids)])
+        found = contexts(text)
+        newer, listed = self._newest.look_up(found.astype(np.uint32).tobytes())
+        counts, places = self._matches(found, np.array(newer, np.int64), np.array(listed, np.int64))
+        rows, grams = places >> 32, (places >> 32) % self.max_n + 1
+        matches = Matches(rows // self.max_n, grams, counts[rows], places & (LONGEST - 1))
+        return matches.where(grams <= matches.rows + 1)  # what stands before them is not asked for
 
     def _add(self, ids: np.ndarray) -> None:
         length = self.length

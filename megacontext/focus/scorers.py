@@ -16,6 +16,7 @@ from megacontext.errors import StoreError
 from megacontext.focus.base import Moment, Scorer, Scores
 from megacontext.focus.lexical_scorer import CANDIDATES, LexicalScorer
 from megacontext.focus.semantic import SemanticScorer
+from megacontext.models.vocabulary import Vocabulary
 from megacontext.tree.memory_files import MemoryFiles
 from megacontext.tree.memory_tree import MemoryTree
 from nanochat.hook import ModelSpec
@@ -139,6 +140,9 @@ class MixScorer(Scorer):
             return _sum(words, self.attending.score(moment), self.attention)
         return words
 
+    def follow(self, moment: Moment, scores: Scores) -> Scores:
+        return self.lexical.follow(moment, scores)
+
     @property
     def failure(self) -> StoreError | None:
         return self.lexical.failure or self.semantic.failure
@@ -169,9 +173,11 @@ def _sum(scores: Scores, others: Scores, weight: float) -> Scores:
     return total
 
 
-def _lexical(spec: ModelSpec, block: int, files: MemoryFiles | None) -> LexicalScorer:
+def _lexical(
+    spec: ModelSpec, block: int, files: MemoryFiles | None, vocabulary: Vocabulary | None, follows: int
+) -> LexicalScorer:
     folder = None if files is None or files.folder is None else files.folder / "lexical"
-    return LexicalScorer(block, folder=folder, fingerprint=spec.fingerprint)
+    return LexicalScorer(block, folder=folder, fingerprint=spec.fingerprint, vocabulary=vocabulary, follows=follows)
 
 
 def make_scorer(
@@ -182,8 +188,12 @@ def make_scorer(
     seed: int = 0,
     attention: float = 0.0,
     files: MemoryFiles | None = None,
+    vocabulary: Vocabulary | None = None,
+    follows: int = 0,
 ) -> Scorer:
     """The scorer called `name`; attention: its weight in the mix. files: where indexes may be kept.
+
+    vocabulary: which ids are the same word. follows: further look-ups at a prompt's end.
 
     Raises ValueError, naming those there are.
     """
@@ -192,12 +202,12 @@ def make_scorer(
     if name == "random":
         return RandomScorer(seed)
     if name == "lexical":
-        return _lexical(spec, block, files)
+        return _lexical(spec, block, files, vocabulary, follows)
     if name == "semantic":
         return SemanticScorer(spec, files=files)
     if name == "attention":
         return AttentionScorer(block)
     if name == "mix":
-        words = _lexical(spec, block, files)
+        words = _lexical(spec, block, files, vocabulary, follows)
         return MixScorer(words, SemanticScorer(spec, files=files), AttentionScorer(block), attention)
     raise ValueError(f"no scorer {name!r}; there are mix, lexical, semantic, attention, recency, random")

@@ -114,13 +114,15 @@ class Opener:
     def _conversation(self, session: Session, edits: EditLedger, files: MemoryFiles | None) -> Conversation:
         from megacontext.cache import build_cache
         from megacontext.delta_nll import DeltaNll
+        from megacontext.models.vocabulary import vocabulary_of
         from nanochat.sampling import Sampler
 
         config, sink = self.config, FanOut([edits, Telling(self._sink, note)])
-        probe = DeltaNll.of(config.telemetry)
+        probe, vocabulary = DeltaNll.of(config.telemetry), vocabulary_of(self.loaded.text)
+        spec = self.loaded.model.spec
         return Conversation(
             self.loaded,
-            build_cache(self.loaded.model.spec, config.memory, sink=sink, probe=probe, files=files),
+            build_cache(spec, config.memory, sink=sink, probe=probe, files=files, vocabulary=vocabulary),
             session,
             config.chat,
             sampler=Sampler(config.chat.temperature, config.chat.top_k, config.chat.seed),

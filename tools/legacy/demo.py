@@ -75,7 +75,7 @@ def _continue(settings: Settings, given: str | None, sink: Sink) -> int:
 
     loaded = load(decode, path, sink)
     prompt = own_prompt(loaded.text, given) if given else configured_prompt(loaded.text, decode.prompt, config.demo)
-    cache = open_memory(loaded.model.spec, config, len(prompt.ids) + decode.max_new_tokens - 1, sink)
+    cache = open_memory(loaded, config, len(prompt.ids) + decode.max_new_tokens - 1, sink)
     sampler = Sampler(decode.temperature if decode.do_sample else 0.0, config.demo.top_k, config.demo.seed)
     note(_about(prompt, config))
     show(Continuation(loaded, cache, sampler, decode.max_new_tokens, sink, _notes(settings, loaded)), prompt)

@@ -14,6 +14,7 @@ from megacontext.config import ModelConfig
 from megacontext.delta_nll import DeltaNll
 from megacontext.errors import BudgetError
 from megacontext.models import load_model
+from megacontext.models.vocabulary import vocabulary_of
 from megacontext.telemetry.events import MemoryOpened, ModelLoaded, Warning_
 from megacontext.telemetry.sinks import Telling
 from nanochat.hardware import has_device
@@ -24,7 +25,7 @@ from tools.legacy.models import BOOTSTRAP
 if TYPE_CHECKING:
     from megacontext.models.base import LoadedModel
     from megacontext.telemetry.sinks import Sink
-    from nanochat.hook import KVCache, ModelSpec
+    from nanochat.hook import KVCache
     from tools.legacy.config import Decode, LegacyConfig
 
 
@@ -49,16 +50,17 @@ def load(decode: Decode, path: Path, sink: Sink) -> LoadedModel:
     return loaded
 
 
-def open_memory(spec: ModelSpec, config: LegacyConfig, tokens: int, sink: Sink) -> KVCache:
+def open_memory(loaded: LoadedModel, config: LegacyConfig, tokens: int, sink: Sink) -> KVCache:
     """An empty memory for a run of `tokens`. Raises BudgetError or ConfigError."""
-    memory, telemetry = config.memory, config.telemetry
+    spec, memory, telemetry = loaded.model.spec, config.memory, config.telemetry
     plain = memory.cache in PLAIN
     if plain and tokens > spec.max_position:
         raise BudgetError(
             f"memory.cache {memory.cache} gives each of the {tokens:,} tokens a position, but the model was trained on "
             f"{spec.max_position:,}; shorten the prompt, or set memory.cache to megacontext, which holds any length"
         )
-    cache = build_cache(spec, memory, sink=Telling(sink, note), probe=DeltaNll.of(telemetry))
+    probe, vocabulary = DeltaNll.of(telemetry), vocabulary_of(loaded.text)
+    cache = build_cache(spec, memory, sink=Telling(sink, note), probe=probe, vocabulary=vocabulary)
     sink.emit(MemoryOpened(cache=memory.cache, working_budget=None if plain else memory.budget))
     return cache
 

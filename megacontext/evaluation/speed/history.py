@@ -68,7 +68,7 @@ class Bench:
         spec = loaded.model.spec
         rotation = WatchedRotation(spec.rotation)
         watched = replace(spec, rotation=rotation)
-        contender = make_contender(name, watched, config.memory, pages=config.pages, folder=folder)
+        contender = make_contender(name, watched, config.memory, pages=config.pages, folder=folder, text=loaded.text)
         return cls(loaded, name, contender, rotation, Library(loaded.text, corpus.documents).stream(), decode)
 
     @property

@@ -32,6 +32,11 @@ class Pass(NamedTuple):
         return sum(part.nbytes for part in self)
 
 
+def weigh(length: int, counts: np.ndarray, grams: np.ndarray) -> np.ndarray:
+    """(m,) what a match is worth. length: of history. counts, grams: (m,) matches of its n-gram in all, and n."""
+    return np.log1p(length / counts) * grams * grams / np.sqrt(counts)
+
+
 class Votes:
     """block: tokens a block. edge: what counts as near its end. window: votes of so many newest tokens are kept."""
 
