@@ -20,7 +20,7 @@ from pydantic import Field
 from megacontext.baselines.registry import METHODS
 from megacontext.config import Section
 from megacontext.config_loader import load_config
-from megacontext.evaluation.caches import split_name
+from megacontext.evaluation.caches import MEGACONTEXT, VARIANTS, split_name
 from megacontext.evaluation.names import FULL, OURS
 from nanochat.files import atomic_write
 
@@ -58,8 +58,12 @@ class Tuned(Section):
     """Names of methods without changes in brackets; of each, one choice a budget."""
 
     def of(self, name: str, budget: int | None) -> dict[str, Any]:
-        """Settings of the contender `name`: those chosen at the budget that is nearest in ratio; {} if none were."""
-        choices = self.methods.get(split_name(name)[0], ())
+        """Settings of the contender `name`: those chosen at the budget that is nearest in ratio; {} if none were.
+
+        A variant of megacontext without a choice of its own has megacontext's: they differ in what its name says.
+        """
+        base = split_name(name)[0]
+        choices = self.methods.get(base) or self.methods.get(MEGACONTEXT if base in VARIANTS else base, ())
         if not choices or budget is None:
             return {}
         nearest = min(choices, key=lambda choice: abs(log(choice.budget / budget)))

@@ -111,6 +111,14 @@ def test_settings_are_those_of_the_nearest_budget() -> None:
     assert tuned.of("quest", None) == tuned.of("h2o", 512) == {}
 
 
+def test_a_variant_of_ours_without_a_choice_of_its_own_has_ours() -> None:
+    choices = tuple(Choice(budget=512, settings={"slots": slots}, score=1, of=4) for slots in (1, 2))
+    ours = Tuned(methods={"megacontext": choices[:1], "gists": choices[1:]})
+    assert ours.of("lexical", 512) == ours.of("oracle", 512) == ours.of("megacontext[far_blocks=8]", 512) != {}
+    assert ours.of("gists", 512) != ours.of("lexical", 512)
+    assert ours.of("recency", 512) == ours.of("quest", 512) == ours.of("full", None) == {}
+
+
 def test_a_file_of_choices_reads_back_as_it_was(tmp_path: Path) -> None:
     choice = Choice(budget=512, settings={"a": [1, 2], "b": "c", "d": None, "e": 0.5}, score=0.25, of=4)
     path = tmp_path / "tuned.yaml"
