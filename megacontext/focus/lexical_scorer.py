@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from megacontext.tree.memory_tree import MemoryTree
 
 CANDIDATES = 64  # blocks a scorer names at most
 NEARLY = 0.9  # of the best block's score: found as well
-FOLLOWED = 0.8  # of the best block's score: what further look-ups find has
+FOLLOWED, LESS = 0.8, 0.004  # of the best block's score: what further look-ups find has; each block a little less
 WINDOW = 256  # newest tokens whose votes are kept: the words of a prompt must be among them
 
 
@@ -111,14 +111,16 @@ class LexicalScorer(Scorer):
         return ids if self.vocabulary is None else self.vocabulary.fold(ids)
 
     def follow(self, moment: Moment, scores: Scores) -> Scores:
-        if self.index is None or self.vocabulary is None or not moment.words or not scores:
+        most = max(scores.values(), default=0.0)
+        if self.index is None or self.vocabulary is None or not moment.words or not most > 0:
             return scores
-        ahead = FollowUp(self.index, self.vocabulary, moment.tree.tokens, moment.words[0], self.block)
-        most = max(scores.values())
+        start, stop = max(moment.words[0], moment.words[1] - WINDOW), moment.words[1]
+        ahead = FollowUp(self.index, self.vocabulary, moment.tree.tokens, start, self.block)
         best = sorted((block for block in scores if scores[block] >= NEARLY * most), key=lambda b: -scores[b])[:2]
         found = dict(scores)
-        for blocks in islice(ahead.steps(moment.tree.tokens(*moment.words), best), self.follows):
-            found.update((block, max(found.get(block, 0.0), FOLLOWED * most)) for block in blocks)
+        steps = islice(ahead.steps(moment.tree.tokens(start, stop), best), self.follows)
+        for rank, block in enumerate(chain.from_iterable(steps)):
+            found[block] = max(found.get(block, 0.0), (FOLLOWED - LESS * rank) * most)
         self.flops += 2 * ahead.weighed
         return found
 

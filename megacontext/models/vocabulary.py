@@ -7,6 +7,7 @@ Byte-pair tokenizers have several ids for one word: with and without a space bef
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from megacontext.models.text import TextModel
 
+CLOSING = "\"')]}\u201d\u2019"  # what may stand between a stop and the next sentence
 STOPS = frozenset(".!?\u3002\uff01\uff1f")  # the full-width ones end sentences too
 
 
@@ -21,14 +23,14 @@ STOPS = frozenset(".!?\u3002\uff01\uff1f")  # the full-width ones end sentences 
 class Vocabulary:
     """All (V,), by id. same: int64, one id for all that differ in case and in white space around them alone.
 
-    words: whether it has a letter. ends: whether a sentence or a line ends with it.
+    words: whether it has a letter. ends: whether a sentence, a line or, with a special, a turn ends with it.
     """
 
     same: np.ndarray
     words: np.ndarray
     ends: np.ndarray
 
-    def fold(self, ids: np.ndarray | list[int]) -> np.ndarray:
+    def fold(self, ids: np.ndarray | Sequence[int]) -> np.ndarray:
         """(n,) ids -> the ids that stand for them. Those that the tokenizer does not have stay as they are."""
         given = np.asarray(ids, np.int64)
         known = given < len(self.same)
@@ -62,5 +64,5 @@ def _vocabulary(text: TextModel) -> Vocabulary:
         if word and "\ufffd" not in word:  # bytes that are no letter by themselves are only the same as themselves
             same[token] = first.setdefault(word, token)
         words[token] = any(letter.isalpha() or letter == "\ufffd" for letter in letters)
-        ends[token] = "\n" in letters or word in STOPS
+        ends[token] = not piece or "\n" in letters or word.rstrip(CLOSING)[-1:] in STOPS
     return Vocabulary(same, words, ends)

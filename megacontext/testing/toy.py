@@ -105,3 +105,13 @@ class ToyTokenizer:
 
     def decode(self, tokens: Iterable[int]) -> str:
         return bytes(token for token in tokens if token < 256).decode(errors="replace")
+
+
+class ToyWords:
+    """An id for each word, "/" among them a new line: what a `Vocabulary` asks of a tokenizer."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words, self.vocab_size, self.fingerprint = tuple(words), len(words), repr(words)
+
+    def token_bytes(self, token: int) -> bytes:
+        return b"\n" if self.words[token] == "/" else f" {self.words[token]}".encode()

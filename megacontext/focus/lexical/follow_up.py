@@ -9,6 +9,7 @@ where nothing stands behind a fact, nothing comes. Steps of retrieval between st
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from megacontext.focus.lexical.votes import weigh
 from megacontext.focus.lexical_store import LexicalStore, Matches
 from megacontext.models.vocabulary import Vocabulary
 
-RARE = 8  # matches of what still says where to look
+RARE = 8  # matches of what still says where to look, the one that asks among them
+TRIES = 3  # sentences that are looked at, until one says more than was asked: the first may be an earlier question
 REACH = 24  # tokens before and behind a match that its sentence may have
 NEARLY = 0.9  # of the best block's votes: found as well
 WIDE = 3  # blocks that one look-up finds at most
@@ -38,16 +40,15 @@ class FollowUp:
 
     def steps(self, asked: Sequence[int], found: Sequence[int]) -> Iterator[list[int]]:
         """What each further look-up finds: blocks, best first. asked: the prompt's words. found: by the first one."""
-        known = self.vocabulary.fold(list(asked))
-        matches, seen = self._look_up(known), set(found)
-        while found:
-            place = self._best_place(matches, found)
-            if place is None:
+        known, seen = self.vocabulary.fold(asked), set(found)
+        matches = self._look_up(known) if found else None
+        while found and matches is not None:
+            told = islice(self._sentences(matches, found), TRIES)
+            sentence = next((one for one in told if not np.isin(self._folded(one), known).all()), None)
+            if sentence is None:
                 return
-            sentence = self._sentence(place)
-            words = list(self.tokens(sentence.start, sentence.stop))
-            folded = self.vocabulary.fold(words)
-            new = self.vocabulary.words[np.minimum(words, len(self.vocabulary.words) - 1)] & ~np.isin(folded, known)
+            folded = self._folded(sentence)
+            new = self._is_word(sentence) & ~np.isin(folded, known)
             matches = _only(self._look_up(folded), new, sentence)
             found = self._blocks(matches, seen)
             seen.update(found)
@@ -55,29 +56,43 @@ class FollowUp:
             if found:
                 yield found
 
+    def _folded(self, part: range) -> np.ndarray:
+        return self.vocabulary.fold(self.tokens(part.start, part.stop))
+
+    def _is_word(self, part: range) -> np.ndarray:
+        """(n,) of a part of history: whether each token has a letter."""
+        return self.vocabulary.words[np.minimum(self.tokens(part.start, part.stop), len(self.vocabulary.words) - 1)]
+
     def _look_up(self, ids: np.ndarray) -> Matches:
         """Matches before the prompt."""
         matches = self.store.look_up(ids)
         self.weighed += len(matches.places)
         return matches.where(matches.places < self.before)
 
-    def _best_place(self, matches: Matches, blocks: Sequence[int]) -> int | None:
-        """Where in these blocks the match is that tells most, the last of several."""
-        matches = matches.where(np.isin(matches.places // self.block, blocks))
-        if not len(matches.places):
-            return None
-        weights = self._weights(matches)
-        return int(matches.places[weights >= weights.max()].max())
+    def _sentences(self, matches: Matches, blocks: Sequence[int]) -> Iterator[range]:
+        """Those of these blocks that something matched, the match that tells most first, the later of equals.
+
+        A vote goes to the block of the token after the match, so a match may stand on the last token before it.
+        """
+        here, after = matches.places // self.block, (matches.places + 1) // self.block
+        matches = matches.where(np.isin(here, blocks) | np.isin(after, blocks))
+        order = np.lexsort((-matches.places, -self._weights(matches)))
+        told: set[range] = set()
+        for place in matches.places[order].tolist():
+            sentence = self._sentence(place)
+            if sentence not in told:
+                told.add(sentence)
+                yield sentence
 
     def _weights(self, matches: Matches) -> np.ndarray:
         return weigh(self.store.length, matches.counts, matches.grams)
 
     def _sentence(self, place: int) -> range:
-        """The sentence or line around a position, without what ends it."""
+        """The sentence or line around a position, or that ends there; without what ends it."""
         start, stop = max(place - REACH, 0), min(place + REACH, self.before)
         ids = np.minimum(self.tokens(start, stop), len(self.vocabulary.ends) - 1)
         ends = start + np.flatnonzero(self.vocabulary.ends[ids])
-        earlier, later = ends[ends < place], ends[ends > place]
+        earlier, later = ends[ends < place], ends[ends >= place]
         return range(int(earlier[-1]) + 1 if len(earlier) else start, int(later[0]) if len(later) else stop)
 
     def _blocks(self, matches: Matches, seen: set[int]) -> list[int]:
@@ -85,7 +100,7 @@ class FollowUp:
         weights = self._weights(matches)
         votes: dict[int, float] = {}
         for place, weight in zip(matches.places.tolist(), weights.tolist(), strict=True):
-            for block in {place // self.block, (place + 1) // self.block} - seen:
+            for block in {place // self.block, min(place + 1, self.before - 1) // self.block} - seen:
                 votes[block] = votes.get(block, 0.0) + weight
         best = sorted(votes, key=lambda block: (-votes[block], -block))[:WIDE]
         return [block for block in best if votes[block] >= NEARLY * votes[best[0]]]

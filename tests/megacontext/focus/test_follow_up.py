@@ -5,12 +5,14 @@ from __future__ import annotations
 from itertools import islice
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megacontext.focus.lexical.follow_up import REACH, WIDE, FollowUp
 from megacontext.focus.lexical_store import LexicalStore
-from megacontext.models.vocabulary import Vocabulary, vocabulary_of
+from megacontext.models.vocabulary import vocabulary_of
+from megacontext.testing.toy import ToyWords
 
 BLOCK = 16
 
@@ -29,22 +31,12 @@ class Told:
         asked = question.split()
         history = [*self.words, *asked]
         known = {word: number for number, word in enumerate(dict.fromkeys(history))}
-        vocabulary = vocabulary_of(Dictionary(list(known)))  # type: ignore[arg-type]
+        vocabulary = vocabulary_of(ToyWords(list(known)))
         ids = [known[word] for word in history]
         store = LexicalStore(BLOCK, unit=self.unit)
         store.add(vocabulary.fold(ids))
         ahead = FollowUp(store, vocabulary, lambda a, b: ids[a:b], len(self.words), BLOCK)
         return list(islice(ahead.steps(ids[len(self.words) :], found), 4))
-
-
-class Dictionary:
-    """An id for each word; "/" is a new line."""
-
-    def __init__(self, words: list[str]) -> None:
-        self.words, self.vocab_size, self.fingerprint = words, len(words), repr(words)
-
-    def token_bytes(self, token: int) -> bytes:
-        return b"\n" if self.words[token] == "/" else f" {self.words[token]}".encode()
 
 
 NOTHING = "nothing of interest is said here"
@@ -92,7 +84,8 @@ def test_of_a_fact_told_twice_the_later_one_asks_on():
 
 def test_the_prompt_itself_is_never_found():
     told = Told("the coin lies in the box .", NOTHING, NOTHING)
-    assert told.steps("where lies the coin ? is it cold in a box ?", [0]) == []
+    assert told.steps("where lies the coin ? tell me . I like a box .", [0]) == []
+    assert told.steps("a coin ? where", [0]) == []
 
 
 def test_what_follows_on_a_word_at_a_blocks_end_is_found_too():
@@ -100,6 +93,31 @@ def test_what_follows_on_a_word_at_a_blocks_end_is_found_too():
     told = Told("the coin lies in the box .", NOTHING)
     told.words += [*words.split(), "is", "with", "Anna", ".", *(f"end-{i}" for i in range(BLOCK - 4))]
     assert told.steps("where lies the coin ?", [0])[0] == [3, 2]
+
+
+def test_a_match_on_the_last_word_of_a_block_asks_on_from_the_next_one():
+    told = Told(NOTHING, "Anna went to Rome .", NOTHING)
+    told.words = [*(f"begin-{i}" for i in range(BLOCK - 1)), "Tom", *["met", "Anna", ".", "/"]]
+    told.words += [*(f"on-{i}" for i in range(BLOCK - 4)), *["Anna", "went", "to", "Rome", ".", "/"]]
+    told.words += [f"end-{i}" for i in range(BLOCK - 6)]
+    assert told.steps("where is Tom ?", [1]) == [[2]]
+
+
+def test_the_next_sentence_is_not_the_one_that_matched():
+    told = Told("where lies the coin ? zebras sleep", "zebras eat grass", NOTHING)
+    assert told.steps("where lies the coin ?", [0]) == []
+
+
+def test_an_earlier_question_of_the_same_words_does_not_end_it():
+    told = Told("the coin lies in the box .", NOTHING, "/ where lies the coin ?", "Anna has the box .", NOTHING)
+    assert told.steps("where lies the coin ?", [2, 0]) == [[3]]
+
+
+@pytest.mark.parametrize("unit", [16, 32])
+def test_what_is_in_the_archive_is_found_too(unit):
+    filler = [NOTHING.replace("nothing", f"nothing-{i}") for i in range(60)]
+    told = Told("the coin lies in the box .", *filler, "Anna has the box .", *filler, unit=unit)
+    assert told.steps("where lies the coin ?", [0]) == [[61]]
 
 
 def test_one_look_up_finds_few_blocks():
@@ -140,8 +158,3 @@ def test_a_look_up_finds_what_a_search_through_all_tokens_finds(text, asked, uni
     before = store.scores(np.ones(8))
     store.look_up(asked)
     assert store.scores(np.ones(8))[1].tolist() == before[1].tolist()
-
-
-def test_a_vocabulary_is_values_alone():
-    made = Vocabulary(np.array([0, 0]), np.array([True, True]), np.array([False, False]))
-    assert made.fold([1]).tolist() == [0]

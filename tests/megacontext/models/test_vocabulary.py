@@ -42,8 +42,12 @@ def test_digits_and_marks_are_no_words_and_letters_of_any_script_are():
 
 
 def test_a_sentence_ends_with_a_stop_or_a_line():
-    pieces = [b".", b" .", b"?", b"!", "。".encode(), b"\n", b".\n", b"e.g", b",", b" "]
-    assert of(*pieces).ends.tolist() == [True] * 7 + [False] * 3
+    pieces = [b".", b" .", b"?", b"!", "。".encode(), b"\n", b".\n", b'."', b"...", b"?)", b"e.g", b",", b" ", b'"']
+    assert of(*pieces).ends.tolist() == [True] * 10 + [False] * 4
+
+
+def test_a_special_ends_a_turn_and_so_what_was_said():
+    assert of(b"Anna", b"", b" works").ends.tolist() == [False, True, False]
 
 
 def test_an_id_beyond_the_tokenizers_own_stays_as_it_is():
