@@ -52,7 +52,7 @@ class MemoryConfig(Section):
     """frozen: keys and values as first computed; exact: recomputed from the earliest edit, for checking."""
     protect_first: Annotated[int, Field(ge=0)] = 1
     """Blocks at the start that always stay exact."""
-    recent_tokens: Annotated[int, Field(ge=0)] = 288
+    recent_tokens: Annotated[int, Field(ge=0)] = 160
     """Newest tokens that always stay exact."""
     prompt_recent_tokens: Annotated[int, Field(ge=0)] = 480
     """Newest tokens that are exact when a prompt ends, as far as the budget has places."""
