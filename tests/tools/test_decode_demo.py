@@ -295,7 +295,11 @@ def test_wrong_usage_exits_with_two(demo: Run, flags: list[str], code: int, word
     [
         (["--set", "base_model.name=a/b"], 3, "python tools/bootstrap_env.py --hub a/b"),
         (["--set", "demo.corpus=none.txt"], 3, "python tools/bootstrap_env.py --only corpus"),
-        (["--set", "memory.budget=300"], 5, f"set it to {MemoryConfig().least_budget} or more"),
+        (
+            ["--set", f"memory.budget={MemoryConfig().least_budget - 1}"],
+            5,
+            f"set it to {MemoryConfig().least_budget} or more",
+        ),
         (["--set", "memory.budget=2000"], 5, "set it to 992 or less"),
         (["--set", "memory.cache=full"], 5, "the model was trained on 1,024"),
     ],

@@ -147,9 +147,13 @@ def test_what_follows_text_is_allowed_only_as_much_as_was_measured(look: Callabl
 
 
 def test_a_small_budget_has_room_for_few_newcomers(look: Callable[..., list[Finding]]) -> None:
-    small: dict[str, Any] = {"budget": 512, "active": 490}  # five far blocks beside the ends
-    assert troubles(look(tick(0, residency=0.68, **small))) == []
-    assert troubles(look(tick(0, residency=0.6, **small))) == ["residency"]
+    budget = (
+        MemoryConfig().protect_first + 1 + 5
+    ) * 32 + MemoryConfig().recent_tokens  # five far blocks beside the ends
+    small: dict[str, Any] = {"budget": budget, "active": budget - 20}
+    stays = 1 - 5 * 32 / (budget - 20)
+    assert troubles(look(tick(0, residency=stays, **small))) == []
+    assert troubles(look(tick(0, residency=stays - 0.05, **small))) == ["residency"]
 
 
 def test_utilization_counts_once_history_exceeds_the_budget(look: Callable[..., list[Finding]]) -> None:
