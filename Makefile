@@ -52,7 +52,7 @@ faults: env ## the fault programme at ten times CI's figures
 	$(VENV) -m tools.faults --scale 10
 
 # Times are of two free cores, from the processor time of single episodes. 69 episodes of 2,000 tokens.
-bench-quick: env model corpus ## a small comparison of memories: about 7 minutes
+bench-quick: env model corpus ## a small comparison of memories: about 6 minutes
 	@rm -f $(RESULTS)/bench_quick.jsonl
 	$(COMPARE) --config configs/compare/bench_quick.yaml --out $(RESULTS)/bench_quick.jsonl
 	$(VENV) -m megacontext.evaluation.report $(RESULTS)/bench_quick.jsonl --out $(RESULTS)/bench_quick
