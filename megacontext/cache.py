@@ -18,7 +18,7 @@ from megacontext.cache_state import fingerprint_of, restore, state_of
 from megacontext.config import MemoryConfig
 from megacontext.delta_nll import DeltaNll
 from megacontext.errors import StoreError
-from megacontext.models.vocabulary import Vocabulary
+from megacontext.models.text import TextModel
 from megacontext.refocus import begin_positions_anew, refocus
 from megacontext.span import Span
 from megacontext.telemetry.events import Warning_
@@ -36,19 +36,19 @@ def build_cache(
     sink: Sink | None = None,
     probe: DeltaNll | None = None,
     files: MemoryFiles | None = None,
-    vocabulary: Vocabulary | None = None,
+    text: TextModel | None = None,
 ) -> KVCache:
     """The memory that `config.cache` names. Raises BudgetError or ConfigError for settings that cannot work.
 
     sink: receives its events. probe: measures ΔNLL; a plain cache warns that it has nothing to measure. files: where
-    pages and states are kept; None: in memory, all of them. vocabulary: which ids are the same word, for looking up.
+    pages and states are kept; None: in memory, all of them. text: says which ids are the same word, for looking up.
     """
     if config.cache in ("none", "full"):
         if probe is not None and sink is not None:
             message = f"ΔNLL is not measured: memory.cache {config.cache} has no view to compare"
             sink.emit(Warning_(message=message, hint="set telemetry.delta_nll to off, or memory.cache to megacontext"))
         return NoCache(spec) if config.cache == "none" else DenseCache(spec)
-    return ContextCache(spec, config.as_shown(), sink=sink, probe=probe, files=files, vocabulary=vocabulary)
+    return ContextCache(spec, config.as_shown(), sink=sink, probe=probe, files=files, text=text)
 
 
 class ContextCache(CacheParts, KVCache):
@@ -56,7 +56,7 @@ class ContextCache(CacheParts, KVCache):
 
     scorer: instead of the one that `config.scorer` names, for evaluation. sink: receives tick, expand and collapse.
     probe: measures ΔNLL at some ticks. files: where pages and states are kept; None: in memory, all of them.
-    vocabulary: which ids are the same word, for looking up; None: each is its own.
+    text: says which ids are the same word, for looking up; None: each is its own.
     """
 
     # --- a pass ---
@@ -238,12 +238,7 @@ class ContextCache(CacheParts, KVCache):
         return super().mark()
 
     def rollback(self, mark: Mark) -> None:
-        rows = self.length - mark.length
-        if not 0 <= rows <= self.unobserved:
-            raise ValueError(
-                f"cannot go from length {self.length} back to {mark.length}: only the {self.unobserved} rows "
-                "since the last maintain can be forgotten"
-            )
+        rows = mark.rows_back(self.length, self.unobserved)
         if rows:
             self.view.drop_rows(self.context.tail - rows, rows)
             for ring in self.rings.values():

@@ -22,7 +22,7 @@ from megacontext.focus.base import Scorer, Scores
 from megacontext.focus.scorers import make_scorer
 from megacontext.gist.top_token import TopTokenGist
 from megacontext.memory_check import check_memory
-from megacontext.models.vocabulary import Vocabulary
+from megacontext.models.text import TextModel
 from megacontext.recompute import measure_attention, recompute_page
 from megacontext.ring import Ring
 from megacontext.span import Grid
@@ -38,7 +38,7 @@ from nanochat.kv_cache import storage_bytes
 
 
 class CacheParts:
-    """spec, config, sink, probe, files, vocabulary: as given. grid, allocator: what the settings come to.
+    """spec, config, sink, probe, files, text: as given. grid, allocator: what the settings come to.
 
     Where it stands: `length` tokens seen, of which the scorer has not observed the last `unobserved`; `carry` (the
     model's state that travels with the keys); `context` (the plan) and `view` (its contents), `tree` (history),
@@ -60,10 +60,10 @@ class CacheParts:
         sink: Sink | None = None,
         probe: DeltaNll | None = None,
         files: MemoryFiles | None = None,
-        vocabulary: Vocabulary | None = None,
+        text: TextModel | None = None,
     ) -> None:
         check_memory(spec, config)
-        self.files, self.vocabulary = files, vocabulary
+        self.files, self.text = files, text
         self.spec, self.config, self.probe = spec, config, probe
         self.sink: Sink = NullSink() if sink is None else sink
         self.grid = Grid(config.block)
@@ -115,7 +115,7 @@ class CacheParts:
             seed=config.seed,
             attention=config.attention_weight,
             files=self.files,
-            vocabulary=self.vocabulary,
+            text=self.text,
             follows=config.prompt_follows,
         )
 

@@ -69,6 +69,19 @@ class Mark(NamedTuple):
     length: int
     carry: Tensor | None
 
+    def rows_back(self, length: int, unsettled: int) -> int:
+        """How many rows a rollback from `length` to here takes back.
+
+        unsettled: rows since the last `maintain`. Raises ValueError if it would take others.
+        """
+        rows = length - self.length
+        if not 0 <= rows <= unsettled:
+            raise ValueError(
+                f"cannot go from length {length} back to {self.length}: only the {unsettled} rows since the last "
+                "maintain can be forgotten"
+            )
+        return rows
+
 
 class Rotation(Protocol):
     """How a family moves a vector to a position. `at` is computed once a pass, `rotate` is called once a layer."""

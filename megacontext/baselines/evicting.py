@@ -172,7 +172,7 @@ class EvictingCache(OneConversation):
         return CacheUsage(self.length, mean, mean, held_bytes(self.held()))
 
     def rollback(self, mark: Mark) -> None:
-        rows = self.rows_since(mark)
+        rows = mark.rows_back(self.length, self._unsettled)
         self.length, self.carry = mark.length, mark.carry
         self._unsettled -= rows
         if rows:

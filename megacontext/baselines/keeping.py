@@ -157,7 +157,7 @@ class KeepingCache(OneConversation):
         return CacheUsage(self.length, self.length, self.read_slots(1), held_bytes(self.held()))
 
     def rollback(self, mark: Mark) -> None:
-        rows = self.rows_since(mark)
+        rows = mark.rows_back(self.length, self._unsettled)
         self.length, self.carry = mark.length, mark.carry
         self._unsettled -= rows
         if rows:

@@ -8,7 +8,7 @@ from typing import Any
 
 from megacontext.baselines.copying import copied
 from megacontext.baselines.limits import Limits
-from nanochat.hook import KVCache, Mark, ModelSpec, Stream
+from nanochat.hook import KVCache, ModelSpec, Stream
 from nanochat.kv_cache import Windows
 
 
@@ -47,13 +47,3 @@ class OneConversation(KVCache):
         twin = object.__new__(type(self))
         twin.__dict__ = {**self.__dict__, **copied(self.held()), "_windows": Windows(self.spec.windows)}
         return twin
-
-    def rows_since(self, mark: Mark) -> int:
-        """How many rows a rollback takes back. Raises ValueError for some that a `maintain` has settled."""
-        rows = self.length - mark.length
-        if not 0 <= rows <= self._unsettled:
-            raise ValueError(
-                f"cannot go from length {self.length} back to {mark.length}: only the {self._unsettled} rows since the "
-                "last maintain can be forgotten"
-            )
-        return rows

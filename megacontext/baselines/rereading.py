@@ -126,7 +126,7 @@ class RereadingCache(OneConversation):
         return Mark(self.length, self.carry)
 
     def rollback(self, mark: Mark) -> None:
-        rows = self.rows_since(mark)
+        rows = mark.rows_back(self.length, self._unsettled)
         self.prompt.rollback(Mark(self.prompt.length - rows, None))
         self.tokens, self.carry = self.tokens[: mark.length], mark.carry
         self._unsettled -= rows

@@ -209,14 +209,13 @@ def _ours(
 ) -> Contender:
     from megacontext.cache import ContextCache
     from megacontext.evaluation.ablations import AbsoluteCache
-    from megacontext.models.vocabulary import vocabulary_of
     from megacontext.tree.memory_files import MemoryFiles
 
     scorer, hint = oracle or (None, None)
     files = None if folder is None else MemoryFiles(folder, spec, config.block, pages or PagesConfig())
     try:
         kind = AbsoluteCache if split_name(name)[0] == ABSOLUTE else ContextCache
-        cache = kind(spec, config, scorer, files=files, vocabulary=None if text is None else vocabulary_of(text))
+        cache = kind(spec, config, scorer, files=files, text=text)
     except ValueError as error:  # a scorer that is not there
         raise ConfigError(f"cache {name}: {error}") from error
     return Contender(cache, config.tick_tokens, config.budget, hint, files)

@@ -16,7 +16,8 @@ from megacontext.errors import StoreError
 from megacontext.focus.base import Moment, Scorer, Scores
 from megacontext.focus.lexical_scorer import CANDIDATES, LexicalScorer
 from megacontext.focus.semantic import SemanticScorer
-from megacontext.models.vocabulary import Vocabulary
+from megacontext.models.text import TextModel
+from megacontext.models.vocabulary import vocabulary_of
 from megacontext.tree.memory_files import MemoryFiles
 from megacontext.tree.memory_tree import MemoryTree
 from nanochat.hook import ModelSpec
@@ -174,8 +175,9 @@ def _sum(scores: Scores, others: Scores, weight: float) -> Scores:
 
 
 def _lexical(
-    spec: ModelSpec, block: int, files: MemoryFiles | None, vocabulary: Vocabulary | None, follows: int
+    spec: ModelSpec, block: int, files: MemoryFiles | None, text: TextModel | None, follows: int
 ) -> LexicalScorer:
+    vocabulary = None if text is None else vocabulary_of(text)
     folder = None if files is None or files.folder is None else files.folder / "lexical"
     return LexicalScorer(block, folder=folder, fingerprint=spec.fingerprint, vocabulary=vocabulary, follows=follows)
 
@@ -188,12 +190,13 @@ def make_scorer(
     seed: int = 0,
     attention: float = 0.0,
     files: MemoryFiles | None = None,
-    vocabulary: Vocabulary | None = None,
+    text: TextModel | None = None,
     follows: int = 0,
 ) -> Scorer:
     """The scorer called `name`; attention: its weight in the mix. files: where indexes may be kept.
 
-    vocabulary: which ids are the same word. follows: further look-ups at a prompt's end.
+    text: says which ids are the same word, for looking up; None: each is its own.
+    follows: further look-ups at a prompt's end.
 
     Raises ValueError, naming those there are.
     """
@@ -202,12 +205,12 @@ def make_scorer(
     if name == "random":
         return RandomScorer(seed)
     if name == "lexical":
-        return _lexical(spec, block, files, vocabulary, follows)
+        return _lexical(spec, block, files, text, follows)
     if name == "semantic":
         return SemanticScorer(spec, files=files)
     if name == "attention":
         return AttentionScorer(block)
     if name == "mix":
-        words = _lexical(spec, block, files, vocabulary, follows)
+        words = _lexical(spec, block, files, text, follows)
         return MixScorer(words, SemanticScorer(spec, files=files), AttentionScorer(block), attention)
     raise ValueError(f"no scorer {name!r}; there are mix, lexical, semantic, attention, recency, random")

@@ -36,6 +36,14 @@ class Vocabulary:
         known = given < len(self.same)
         return self.same[given] if known.all() else np.where(known, self.same[given * known], given)
 
+    def is_word(self, ids: np.ndarray) -> np.ndarray:
+        """(n,) whether each has a letter."""
+        return self.words[ids.clip(max=len(self.words) - 1)]
+
+    def is_end(self, ids: np.ndarray) -> np.ndarray:
+        """(n,) whether something ends with each."""
+        return self.ends[ids.clip(max=len(self.ends) - 1)]
+
     @cached_property
     def fingerprint(self) -> str:
         """Of which ids are taken for the same."""

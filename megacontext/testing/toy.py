@@ -6,7 +6,7 @@ initial weights, no projection is zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -115,3 +115,26 @@ class ToyWords:
 
     def token_bytes(self, token: int) -> bytes:
         return b"\n" if self.words[token] == "/" else f" {self.words[token]}".encode()
+
+
+class ToyWeights:
+    """Implements `Weights`: `make(name, shape)` draws the matrices, norms change nothing."""
+
+    fingerprint = "toy"
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], make: Callable[[str, tuple[int, ...]], Tensor]) -> None:
+        self.shapes, self.make = shapes, make
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.shapes
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Raises KeyError for a name that is not there."""
+        return self.shapes[name]
+
+    def tensor(self, name: str) -> Tensor:
+        """Drawn anew each time it is asked for."""
+        shape = self.shapes[name]
+        if len(shape) == 1:
+            return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
+        return self.make(name, shape)

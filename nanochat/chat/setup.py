@@ -114,15 +114,13 @@ class Opener:
     def _conversation(self, session: Session, edits: EditLedger, files: MemoryFiles | None) -> Conversation:
         from megacontext.cache import build_cache
         from megacontext.delta_nll import DeltaNll
-        from megacontext.models.vocabulary import vocabulary_of
         from nanochat.sampling import Sampler
 
         config, sink = self.config, FanOut([edits, Telling(self._sink, note)])
-        probe, vocabulary = DeltaNll.of(config.telemetry), vocabulary_of(self.loaded.text)
-        spec = self.loaded.model.spec
+        probe, spec, text = DeltaNll.of(config.telemetry), self.loaded.model.spec, self.loaded.text
         return Conversation(
             self.loaded,
-            build_cache(spec, config.memory, sink=sink, probe=probe, files=files, vocabulary=vocabulary),
+            build_cache(spec, config.memory, sink=sink, probe=probe, files=files, text=text),
             session,
             config.chat,
             sampler=Sampler(config.chat.temperature, config.chat.top_k, config.chat.seed),

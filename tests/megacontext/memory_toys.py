@@ -14,7 +14,7 @@ from megacontext.config import MemoryConfig
 from megacontext.focus.base import Moment, Scorer, Scores
 from megacontext.models.gpt2 import GPT2, GPT2Config
 from megacontext.models.llama import Llama, LlamaConfig
-from megacontext.testing.toy import ids, run, toy_model
+from megacontext.testing.toy import ToyWeights, ids, run, toy_model
 from nanochat.hook import BaseModel, ModelSpec
 
 SMALL = {"n_layer": 2, "n_head": 2, "n_kv_head": 1, "n_embd": 32, "vocab_size": 64}
@@ -71,7 +71,7 @@ def small_llama(seed: int = 0, max_position: int = 512) -> Llama:
     return Llama(config, RandomWeights(config, seed), dtype=torch.float32)
 
 
-class RandomWeights:
+class RandomWeights(ToyWeights):
     """Implements `Weights`: normal numbers, fixed by the seed; norms are 1."""
 
     def __init__(self, config: LlamaConfig, seed: int) -> None:
@@ -85,26 +85,17 @@ class RandomWeights:
             "mlp.up_proj": (config.inner, width),
             "mlp.down_proj": (width, config.inner),
         }
-        self.fingerprint = f"random {seed}"
-        self.shapes: dict[str, tuple[int, ...]] = {
+        shapes: dict[str, tuple[int, ...]] = {
             "model.embed_tokens.weight": (config.vocab, width),
             "model.norm.weight": (width,),
         }
         for index in range(config.layers):
             at = f"model.layers.{index}"
-            self.shapes |= {f"{at}.{name}.weight": shape for name, shape in layer.items()}
-            self.shapes |= {f"{at}.{name}.weight": (width,) for name in ("input_layernorm", "post_attention_layernorm")}
-        self._rng = torch.Generator().manual_seed(seed)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.shapes
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.shapes[name]
-
-    def tensor(self, name: str) -> torch.Tensor:
-        shape = self.shapes[name]
-        return torch.ones(shape) if len(shape) == 1 else torch.randn(shape, generator=self._rng) * 0.25
+            shapes |= {f"{at}.{name}.weight": shape for name, shape in layer.items()}
+            shapes |= {f"{at}.{name}.weight": (width,) for name in ("input_layernorm", "post_attention_layernorm")}
+        rng = torch.Generator().manual_seed(seed)
+        super().__init__(shapes, lambda name, shape: torch.randn(shape, generator=rng) * 0.25)
+        self.fingerprint = f"random {seed}"
 
 
 class NoisyScorer(Scorer):
@@ -172,33 +163,27 @@ def small_gpt2(seed: int = 0, max_position: int = 600) -> GPT2:
     return GPT2(config, RandomGPT2Weights(config, seed), dtype=torch.float32)
 
 
-class RandomGPT2Weights:
+class RandomGPT2Weights(ToyWeights):
     """Implements `Weights`: normal numbers, fixed by the seed; norms are 1 and 0."""
 
     def __init__(self, config: GPT2Config, seed: int) -> None:
         width, inner = config.width, config.inner
         layer = {"attn.c_attn": (width, 3 * width), "attn.c_proj": (width, width)}
         layer |= {"mlp.c_fc": (width, inner), "mlp.c_proj": (inner, width)}
-        self.fingerprint = f"random gpt2 {seed}"
-        self.shapes: dict[str, tuple[int, ...]] = {
+        shapes: dict[str, tuple[int, ...]] = {
             "wte.weight": (config.rows, width),
             "wpe.weight": (config.max_position, width),
             **{f"ln_f.{part}": (width,) for part in ("weight", "bias")},
         }
         for at in (f"h.{index}" for index in range(config.layers)):
             for name, shape in layer.items():
-                self.shapes |= {f"{at}.{name}.weight": shape, f"{at}.{name}.bias": shape[1:]}
-            self.shapes |= {f"{at}.{norm}.{part}": (width,) for norm in ("ln_1", "ln_2") for part in ("weight", "bias")}
-        self._rng = torch.Generator().manual_seed(seed)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.shapes
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.shapes[name]
+                shapes |= {f"{at}.{name}.weight": shape, f"{at}.{name}.bias": shape[1:]}
+            shapes |= {f"{at}.{norm}.{part}": (width,) for norm in ("ln_1", "ln_2") for part in ("weight", "bias")}
+        rng = torch.Generator().manual_seed(seed)
+        super().__init__(shapes, lambda name, shape: torch.randn(shape, generator=rng) * 0.3)
+        self.fingerprint = f"random gpt2 {seed}"
 
     def tensor(self, name: str) -> torch.Tensor:
-        shape = self.shapes[name]
-        if ".ln_" in name or name.startswith("ln_f"):
-            return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
-        return torch.randn(shape, generator=self._rng) * 0.3
+        """Biases that are no norm's matter, too."""
+        is_norm = ".ln_" in name or name.startswith("ln_f")
+        return super().tensor(name) if is_norm else self.make(name, self.shapes[name])

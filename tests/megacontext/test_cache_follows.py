@@ -11,26 +11,25 @@ from memory_toys import small_config, small_model
 
 from megacontext.cache import ContextCache
 from megacontext.focus.scorers import MixScorer, RecencyScorer
-from megacontext.models.vocabulary import Vocabulary, vocabulary_of
 from megacontext.testing.toy import ToyWords
 from nanochat.engine import prefill
 from nanochat.hook import BaseModel
 
 SAID = ["/", "where", "Coin", "coin", "in", "box", "has", "Anna", "anna", "at", "Rome"]
 WORDS = {word: number for number, word in enumerate(SAID)}
-VOCABULARY = vocabulary_of(ToyWords([*SAID, *map(str, range(53))]))
+TEXT = ToyWords([*SAID, *map(str, range(53))])
 FACTS = {1: "Coin in box /", 4: "box has Anna /", 7: "anna at Rome /"}
 
 
-def empty(model: BaseModel, vocabulary: Vocabulary | None = VOCABULARY, **changes: Any) -> ContextCache:
+def empty(model: BaseModel, text: ToyWords | None = TEXT, **changes: Any) -> ContextCache:
     """Four far blocks at a prompt's end: so near the end of their short blocks, votes go to the next block as well."""
     config = small_config(scorer="lexical", prompt_blocks=4, expand_above=0.0, **changes)
-    return ContextCache(model.spec, config, vocabulary=vocabulary)
+    return ContextCache(model.spec, config, text=text)
 
 
-def told(model: BaseModel, vocabulary: Vocabulary | None = VOCABULARY, **changes: Any) -> ContextCache:
+def told(model: BaseModel, text: ToyWords | None = TEXT, **changes: Any) -> ContextCache:
     """A memory of three facts that lead to each other, among blocks that say nothing."""
-    cache = empty(model, vocabulary, **changes)
+    cache = empty(model, text, **changes)
     blocks = [FACTS.get(n, f"{n % 9} {n % 7} {n % 5} /").split() for n in range(24)]
     history = [WORDS[word] if word in WORDS else 11 + int(word) for block in blocks for word in block]
     prefill(model, cache, history, answer=False)

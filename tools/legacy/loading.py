@@ -14,7 +14,6 @@ from megacontext.config import ModelConfig
 from megacontext.delta_nll import DeltaNll
 from megacontext.errors import BudgetError
 from megacontext.models import load_model
-from megacontext.models.vocabulary import vocabulary_of
 from megacontext.telemetry.events import MemoryOpened, ModelLoaded, Warning_
 from megacontext.telemetry.sinks import Telling
 from nanochat.hardware import has_device
@@ -59,8 +58,8 @@ def open_memory(loaded: LoadedModel, config: LegacyConfig, tokens: int, sink: Si
             f"memory.cache {memory.cache} gives each of the {tokens:,} tokens a position, but the model was trained on "
             f"{spec.max_position:,}; shorten the prompt, or set memory.cache to megacontext, which holds any length"
         )
-    probe, vocabulary = DeltaNll.of(telemetry), vocabulary_of(loaded.text)
-    cache = build_cache(spec, memory, sink=Telling(sink, note), probe=probe, vocabulary=vocabulary)
+    probe = DeltaNll.of(telemetry)
+    cache = build_cache(spec, memory, sink=Telling(sink, note), probe=probe, text=loaded.text)
     sink.emit(MemoryOpened(cache=memory.cache, working_budget=None if plain else memory.budget))
     return cache
 

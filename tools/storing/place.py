@@ -65,7 +65,6 @@ def opened(place: Place, loaded: LoadedModel, sink: Sink | None = None) -> Itera
     from megacontext.cache import build_cache
     from megacontext.config import ChatConfig, MemoryConfig, PagesConfig
     from megacontext.conversation import Conversation
-    from megacontext.models.vocabulary import vocabulary_of
     from megacontext.session import Session
     from megacontext.tree.memory_files import MemoryFiles
     from nanochat.sampling import Sampler
@@ -84,7 +83,7 @@ def opened(place: Place, loaded: LoadedModel, sink: Sink | None = None) -> Itera
     chat = ChatConfig(max_tokens=place.max_tokens, temperature=0, top_k=None)
     conversation = Conversation(
         loaded,
-        build_cache(spec, memory, sink=sink, files=files, vocabulary=vocabulary_of(text)),
+        build_cache(spec, memory, sink=sink, files=files, text=text),
         session,
         chat,
         sampler=Sampler(chat.temperature, chat.top_k, chat.seed),

@@ -43,12 +43,10 @@ class FollowUp:
         known, seen = self.vocabulary.fold(asked), set(found)
         matches = self._look_up(known) if found else None
         while found and matches is not None:
-            told = islice(self._sentences(matches, found), TRIES)
-            sentence = next((one for one in told if not np.isin(self._folded(one), known).all()), None)
-            if sentence is None:
+            asking = self._asking(matches, found, known)
+            if asking is None:
                 return
-            folded = self._folded(sentence)
-            new = self._is_word(sentence) & ~np.isin(folded, known)
+            sentence, folded, new = asking
             matches = _only(self._look_up(folded), new, sentence)
             found = self._blocks(matches, seen)
             seen.update(found)
@@ -56,12 +54,17 @@ class FollowUp:
             if found:
                 yield found
 
-    def _folded(self, part: range) -> np.ndarray:
-        return self.vocabulary.fold(self.tokens(part.start, part.stop))
-
-    def _is_word(self, part: range) -> np.ndarray:
-        """(n,) of a part of history: whether each token has a letter."""
-        return self.vocabulary.words[np.minimum(self.tokens(part.start, part.stop), len(self.vocabulary.words) - 1)]
+    def _asking(
+        self, matches: Matches, found: Sequence[int], known: np.ndarray
+    ) -> tuple[range, np.ndarray, np.ndarray] | None:
+        """The sentence that says more than is known, its words (n,) and which of them (n,) ask on; None: none does."""
+        for sentence in islice(self._sentences(matches, found), TRIES):
+            ids = np.asarray(self.tokens(sentence.start, sentence.stop), np.int64)
+            folded = self.vocabulary.fold(ids)
+            new = ~np.isin(folded, known)
+            if new.any():
+                return sentence, folded, new & self.vocabulary.is_word(ids)
+        return None
 
     def _look_up(self, ids: np.ndarray) -> Matches:
         """Matches before the prompt."""
@@ -90,8 +93,8 @@ class FollowUp:
     def _sentence(self, place: int) -> range:
         """The sentence or line around a position, or that ends there; without what ends it."""
         start, stop = max(place - REACH, 0), min(place + REACH, self.before)
-        ids = np.minimum(self.tokens(start, stop), len(self.vocabulary.ends) - 1)
-        ends = start + np.flatnonzero(self.vocabulary.ends[ids])
+        ids = np.asarray(self.tokens(start, stop), np.int64)
+        ends = start + np.flatnonzero(self.vocabulary.is_end(ids))
         earlier, later = ends[ends < place], ends[ends >= place]
         return range(int(earlier[-1]) + 1 if len(earlier) else start, int(later[0]) if len(later) else stop)
 

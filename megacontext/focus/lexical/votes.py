@@ -32,22 +32,22 @@ class Pass(NamedTuple):
         return sum(part.nbytes for part in self)
 
 
-def weigh(length: int, counts: np.ndarray, grams: np.ndarray) -> np.ndarray:
-    """(m,) what a match is worth. length: of history. counts, grams: (m,) matches of its n-gram in all, and n."""
-    return np.log1p(length / counts) * grams * grams / np.sqrt(counts)
+def weigh(lengths: np.ndarray | int, counts: np.ndarray, grams: np.ndarray) -> np.ndarray:
+    """What a match is worth. lengths: of history. counts, grams: matches of its n-gram in all, and n; broadcastable."""
+    weights: np.ndarray = np.log1p(lengths / counts) * grams * grams / np.sqrt(counts)
+    return weights
 
 
 class Votes:
     """block: tokens a block. edge: what counts as near its end. window: votes of so many newest tokens are kept."""
 
     def __init__(self, block: int, *, edge: int, window: int, max_n: int, most: int) -> None:
-        self.block, self.edge, self.window, self.max_n = block, edge, window, max_n
+        self.block, self.edge, self.window, self.max_n, self.most = block, edge, window, max_n, most
         self._kept_bytes = 0
         self._passes: deque[Pass] = deque()
         self.weighed = 0  # votes that were asked for, so far
         self._held = 0  # tokens in passes
         self._expected: Pass | None = None
-        self._roots = np.array([max(count, 1) ** 0.5 for count in range(most + 1)])
 
     @property
     def nbytes(self) -> int:
@@ -83,10 +83,9 @@ class Votes:
 
     def _weights(self, length: int, counts: np.ndarray) -> np.ndarray:
         """(rows,) of one vote of each row. Where a row does not tell anything it has no votes."""
-        counts = counts.clip(1, len(self._roots) - 1).reshape(-1, self.max_n)
+        counts = counts.clip(1, self.most).reshape(-1, self.max_n)
         lengths = np.arange(length, length + len(counts), dtype=np.int64)[:, None]
-        n = np.arange(1, self.max_n + 1)
-        return (np.log1p(lengths / counts) * n * n / self._roots[counts]).ravel()
+        return weigh(lengths, counts, np.arange(1, self.max_n + 1)).ravel()
 
     def _keep(self, votes: Pass) -> None:
         self._passes.append(votes)

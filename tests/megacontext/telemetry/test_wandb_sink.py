@@ -183,7 +183,7 @@ def test_when_wandbs_service_dies_it_is_one_line_and_the_run_goes_on(tmp_path: P
     done = program(tmp_path, "kill", WANDB_MODE="offline")
     assert done.returncode == 0
     assert len(done.lines) == 2
-    assert "Connection lost" in done.lines[1]
+    assert done.lines[1].startswith("W&B records nothing from here on (")  # and why: lost, or reset by peer
     assert len(warnings(tmp_path)) == 1
     assert len(rows_of(log_of(tmp_path))) == 8
 

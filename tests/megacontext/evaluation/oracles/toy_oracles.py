@@ -10,7 +10,7 @@ import torch
 
 from megacontext.models.gpt2 import GPT2, GPT2Config
 from megacontext.models.llama import Llama, LlamaConfig
-from megacontext.testing.toy import ids, toy_model
+from megacontext.testing.toy import ToyWeights, ids, toy_model
 from nanochat.gpt import GPT
 from nanochat.hook import BaseModel, KVView
 from nanochat.kv_cache import NoCache
@@ -22,27 +22,6 @@ def toy(generation: str = "G0", **sizes: Any) -> GPT:
     """Two layers without windows, two query heads on one KV head."""
     small = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_kv_head": 1, "vocab_size": VOCAB, "sequence_len": 512}
     return toy_model(generation, **{**small, "window_pattern": "L", **sizes})
-
-
-class MadeWeights:
-    """Implements `Weights`: norms change nothing, `make` draws the matrices (rows, columns) by name."""
-
-    fingerprint = "made"
-
-    def __init__(self, shapes: dict[str, tuple[int, ...]], make: Any) -> None:
-        self.shapes, self.make = shapes, make
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.shapes
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.shapes[name]
-
-    def tensor(self, name: str) -> torch.Tensor:
-        shape = self.shapes[name]
-        if len(shape) == 1:
-            return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
-        return self.make(name, shape)
 
 
 def repeating_model(window: int | None = None) -> Llama:
@@ -58,7 +37,7 @@ def repeating_model(window: int | None = None) -> Llama:
 
     sizes = {"vocab": VOCAB, "width": VOCAB, "layers": 1, "heads": 1, "kv_heads": 1, "head_dim": VOCAB, "inner": 8}
     config = LlamaConfig(**sizes, eps=1e-5, max_position=512, frequencies=(1e-6,) * (VOCAB // 2), window=window)
-    return Llama(config, MadeWeights(shapes, make), dtype=torch.float32)
+    return Llama(config, ToyWeights(shapes, make), dtype=torch.float32)
 
 
 def learned_positions() -> GPT2:
@@ -72,7 +51,7 @@ def learned_positions() -> GPT2:
     for norm in ("h.0.ln_1", "h.0.ln_2", "h.1.ln_1", "h.1.ln_2", "ln_f"):
         shapes |= {f"{norm}.weight": (16,), f"{norm}.bias": (16,)}
     rng = torch.Generator().manual_seed(0)
-    weights = MadeWeights(shapes, lambda name, shape: torch.randn(shape, generator=rng) * 0.3)
+    weights = ToyWeights(shapes, lambda name, shape: torch.randn(shape, generator=rng) * 0.3)
     return GPT2(config, weights, dtype=torch.float32)
 
 
