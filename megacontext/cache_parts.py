@@ -117,6 +117,7 @@ class CacheParts:
             files=self.files,
             text=self.text,
             follows=config.prompt_follows,
+            nearness=config.nearness,
         )
 
     def _make_again(self) -> None:

@@ -56,8 +56,11 @@ class MemoryConfig(Section):
     """Newest tokens that always stay exact."""
     prompt_recent_tokens: Annotated[int, Field(ge=0)] = 480
     """Newest tokens that are exact when a prompt ends, as far as the budget has places."""
-    far_blocks: Annotated[int, Field(ge=0)] = 22
-    """Most exact blocks far from the tail while text flows."""
+    far_blocks: Annotated[int, Field(ge=0)] = 32
+    """Most exact blocks before the recent ones that scores choose while text flows; the newest take what is left."""
+    nearness: Annotated[int, Field(ge=0)] = 480
+    """What being near is worth while text flows: this over a block's distance in tokens, on top of what words ask of
+    it; 0: words alone choose."""
     prompt_blocks: Annotated[int, Field(ge=0)] = 4
     """Exact blocks far from the tail when a prompt ends."""
     prompt_sharpness: Annotated[float, Field(ge=0, le=1)] = 0.7

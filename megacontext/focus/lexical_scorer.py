@@ -17,6 +17,7 @@ from megacontext.models.vocabulary import Vocabulary
 from megacontext.tree.memory_tree import MemoryTree
 
 CANDIDATES = 64  # blocks a scorer names at most
+NEAREST = 32  # blocks before the recent part that are near enough to be named for that alone
 NEARLY = 0.9  # of the best block's score: found as well
 FOLLOWED, LESS = 0.8, 0.004  # of the best block's score: what further look-ups find has; each block a little less
 WINDOW = 256  # newest tokens whose votes are kept: the words of a prompt must be among them
@@ -30,17 +31,22 @@ def best(blocks: np.ndarray, scores: np.ndarray, count: int = CANDIDATES) -> Sco
     return dict(zip(blocks.tolist(), scores.tolist(), strict=True))
 
 
-def flowing_kernel(window: int = 64, votes: float = 0.9, scores: float = 0.8) -> np.ndarray:
-    """Weight of a vote by its token's age: votes fade by `votes` a token, scores made of them by `scores` a token."""
-    age = np.arange(window)
-    return (votes ** (age + 1) - scores ** (age + 1)) / (votes - scores)
+def flowing_kernel(ahead: int = 0, window: int = 24, fade: float = 0.8) -> np.ndarray:
+    """Weight of what a token asks for by its age while text flows; all of them together 1.
+
+    ahead: tokens of the coming pass. Each of its rows asks for itself: none of them has faded yet.
+    """
+    weights = np.concatenate([np.ones(max(ahead - 1, 0)), fade ** np.arange(window)])
+    return weights / weights.sum()
 
 
 class LexicalScorer(Scorer):
     """Votes of an index over all tokens, while text flows over the last ones, at a prompt's end over all of the prompt.
 
-    half: the votes that make a score of 1/2. At a prompt's end the best block's score says how sure the index is, the
-    others stand to it as their votes do: so the few that really answer the prompt stand out.
+    While text flows a block's worth is what is asked of it (mean root of a token's votes) and its nearness: `nearness`
+    tokens over its distance. A worth of 1 makes a score of 1/2. At a prompt's end the best block's score says how sure
+    the index is (half: the votes that make 1/2), the others stand to it as their votes do: so the few that really
+    answer the prompt stand out.
     folder: of the index, whose files `restore` uses again, and which is cleared where history begins; None: in memory.
     vocabulary: which ids are the same word, so that the index does not tell them apart; None: none are. follows:
     further look-ups at a prompt's end. fingerprint: of what makes tokens. progress(done, all): told while much
@@ -51,7 +57,7 @@ class LexicalScorer(Scorer):
         self,
         block: int,
         *,
-        half: float = 20.0,
+        nearness: int = 0,
         prompt_half: float = 200.0,
         folder: Path | None = None,
         fingerprint: str = "",
@@ -59,13 +65,12 @@ class LexicalScorer(Scorer):
         follows: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.block, self.half, self.prompt_half = block, half, prompt_half
+        self.block, self.nearness, self.prompt_half = block, nearness, prompt_half
         self.vocabulary, self.follows = vocabulary, follows
         self.folder, self.progress = folder, progress
         self.fingerprint = f"{fingerprint} {vocabulary.fingerprint}" if vocabulary else fingerprint
         self.ahead = 0  # tokens that are expected
         self.index: LexicalStore | None = None  # opened when history begins, or when it is brought back
-        self.kernel = flowing_kernel()
 
     def _open(self, length: int, tokens: Callable[[int, int], Sequence[int]]) -> LexicalStore:
         return LexicalStore.open(
@@ -93,18 +98,31 @@ class LexicalScorer(Scorer):
         if self.index is None:
             return {}
         before = self.index.weighed
-        # What somebody said is asked for by itself: with the chat format before it, it would look like any other turn.
-        blocks, votes = self.index.scores(self._kernel(moment), alone=bool(moment.words))
+        found = self._prompted(self.index, moment, moment.words) if moment.words else self._flowing(self.index, moment)
         self.flops += 2 * (self.index.weighed - before)
+        return found
+
+    def _prompted(self, index: LexicalStore, moment: Moment, words: tuple[int, int]) -> Scores:
+        history = moment.context.history
+        kernel = np.zeros(min(history - words[0], WINDOW))
+        kernel[max(history - words[1], 0) :] = 1.0
+        # What somebody said is asked for by itself: with the chat format before it, it would look like any other turn.
+        blocks, votes = index.scores(kernel, alone=True)
         # What is recent stands in view anyway; but if it answers a prompt best, others must measure up to it.
-        far = blocks < max(moment.far_end, moment.words[0] // self.block if moment.words else 0)
+        far = blocks < max(moment.far_end, words[0] // self.block)
         blocks, votes = blocks[far], votes[far]
-        if not len(blocks):
-            return {}
-        if moment.words:
-            most = votes.max()
-            return best(blocks, votes / (most + self.prompt_half))
-        return best(blocks, votes / (votes + self.half))
+        return best(blocks, votes / (votes.max() + self.prompt_half)) if len(blocks) else {}
+
+    def _flowing(self, index: LexicalStore, moment: Moment) -> Scores:
+        blocks, asked = index.scores(flowing_kernel(self.ahead))
+        far = blocks < moment.far_end
+        worth = dict(zip(blocks[far].tolist(), asked[far].tolist(), strict=True))
+        for block in range(max(moment.far_end - NEAREST, 0), moment.far_end) if self.nearness else ():
+            worth.setdefault(block, 0.0)
+        numbers = np.fromiter(worth, np.int64, len(worth))
+        distances = moment.context.history - numbers * self.block
+        total = np.fromiter(worth.values(), np.float64, len(worth)) + self.nearness / distances
+        return best(numbers, total / (total + 1.0))
 
     def _folded(self, tokens: Sequence[int]) -> np.ndarray:
         ids = np.asarray(tokens, np.int64)
@@ -123,16 +141,6 @@ class LexicalScorer(Scorer):
             found[block] = max(found.get(block, 0.0), (FOLLOWED - LESS * rank) * most)
         self.flops += 2 * ahead.weighed
         return found
-
-    def _kernel(self, moment: Moment) -> np.ndarray:
-        """Weight by age. At a prompt's end: its words, all alike."""
-        if not moment.words:
-            # Each row of the coming pass asks for itself: their votes have not faded yet.
-            return np.concatenate([np.full(max(self.ahead - 1, 0), self.kernel[0]), self.kernel])
-        history = moment.context.history
-        kernel = np.zeros(min(history - moment.words[0], WINDOW))
-        kernel[max(history - moment.words[1], 0) :] = 1.0
-        return kernel
 
     def restore(self, state: dict[str, Any], tree: MemoryTree) -> None:
         self.index = self._open(len(tree), tree.tokens)

@@ -202,10 +202,7 @@ class LexicalStore:
     # --- what is asked ---
 
     def scores(self, kernel: np.ndarray, *, alone: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """(blocks, scores): votes of the last len(kernel) tokens, those of age a weighted by kernel[a].
-
-        alone: only n-grams that lie within these tokens vote.
-        """
+        """(blocks, scores): what the last len(kernel) tokens ask for, as `Votes.scores`. alone: they are a question."""
         return self._votes.scores(kernel, alone=alone)
 
     @property

@@ -175,11 +175,18 @@ def _sum(scores: Scores, others: Scores, weight: float) -> Scores:
 
 
 def _lexical(
-    spec: ModelSpec, block: int, files: MemoryFiles | None, text: TextModel | None, follows: int
+    spec: ModelSpec, block: int, files: MemoryFiles | None, text: TextModel | None, follows: int, nearness: int
 ) -> LexicalScorer:
     vocabulary = None if text is None else vocabulary_of(text)
     folder = None if files is None or files.folder is None else files.folder / "lexical"
-    return LexicalScorer(block, folder=folder, fingerprint=spec.fingerprint, vocabulary=vocabulary, follows=follows)
+    return LexicalScorer(
+        block,
+        nearness=nearness,
+        folder=folder,
+        fingerprint=spec.fingerprint,
+        vocabulary=vocabulary,
+        follows=follows,
+    )
 
 
 def make_scorer(
@@ -192,11 +199,12 @@ def make_scorer(
     files: MemoryFiles | None = None,
     text: TextModel | None = None,
     follows: int = 0,
+    nearness: int = 0,
 ) -> Scorer:
     """The scorer called `name`; attention: its weight in the mix. files: where indexes may be kept.
 
     text: says which ids are the same word, for looking up; None: each is its own.
-    follows: further look-ups at a prompt's end.
+    follows: further look-ups at a prompt's end. nearness: what being near is worth to words while text flows.
 
     Raises ValueError, naming those there are.
     """
@@ -205,12 +213,12 @@ def make_scorer(
     if name == "random":
         return RandomScorer(seed)
     if name == "lexical":
-        return _lexical(spec, block, files, text, follows)
+        return _lexical(spec, block, files, text, follows, nearness)
     if name == "semantic":
         return SemanticScorer(spec, files=files)
     if name == "attention":
         return AttentionScorer(block)
     if name == "mix":
-        words = _lexical(spec, block, files, text, follows)
+        words = _lexical(spec, block, files, text, follows, nearness)
         return MixScorer(words, SemanticScorer(spec, files=files), AttentionScorer(block), attention)
     raise ValueError(f"no scorer {name!r}; there are mix, lexical, semantic, attention, recency, random")

@@ -72,15 +72,15 @@ class LexicalIndex:
         return matches
 
     def scores(self, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(blocks, scores): votes of the last len(kernel) tokens, those of age a weighted by kernel[a]."""
+        """(blocks, scores): roots of the votes of each of the last len(kernel) tokens, age a weighted by kernel[a]."""
         recent = list(self._votes)[-len(kernel) :] if len(kernel) else []
-        if not recent:
-            return np.empty(0, np.int64), np.empty(0)
-        ages = np.repeat(np.arange(len(recent) - 1, -1, -1), [len(b) for b, _ in recent])
-        blocks = np.concatenate([b for b, _ in recent])
-        weights = np.concatenate([w for _, w in recent]) * kernel[ages]
-        unique, inverse = np.unique(blocks, return_inverse=True)
-        return unique, np.bincount(inverse, weights, len(unique))
+        total: dict[int, float] = {}
+        for age, (blocks, weights) in zip(range(len(recent) - 1, -1, -1), recent, strict=True):
+            unique, inverse = np.unique(blocks, return_inverse=True)
+            for block, votes in zip(unique.tolist(), np.sqrt(np.bincount(inverse, weights, len(unique))), strict=True):
+                total[block] = total.get(block, 0.0) + votes * kernel[age]
+        found = sorted(total)
+        return np.array(found, np.int64), np.array([total[block] for block in found])
 
     @property
     def nbytes(self) -> int:

@@ -97,10 +97,11 @@ class Votes:
             self._kept_bytes -= oldest.nbytes
 
     def scores(self, kernel: np.ndarray, *, alone: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """(blocks, scores): votes of the last len(kernel) tokens, those of age a weighted by kernel[a].
+        """(blocks, scores): what the last len(kernel) tokens ask for, those of age a weighted by kernel[a].
 
-        alone: only n-grams that lie within these tokens vote; and what lies across the edge of two blocks counts for
-        both.
+        A token gives a block the root of its votes for it: so a passage that has long been followed does not drown
+        what is asked for the first time. alone: as a question, whose words ask together: votes are summed as they are,
+        only n-grams that lie within these tokens vote, and what lies across the edge of two blocks counts for both.
         """
         there = self._held + (0 if self._expected is None else len(self._expected.sizes))
         wanted = min(len(kernel), self.window, there)
@@ -108,13 +109,14 @@ class Votes:
             return np.empty(0, np.int64), np.empty(0)
         sizes, blocks, weights, grams, parts = self._newest(wanted)
         self.weighed += len(weights)
-        weights = weights * np.repeat(kernel[wanted - 1 :: -1], sizes)
-        if alone:
-            own = grams <= np.repeat(np.arange(1, wanted + 1), sizes)
-            blocks, weights, parts = blocks[own], weights[own], parts[own]
+        rows, kernel = np.repeat(np.arange(wanted), sizes), kernel[wanted - 1 :: -1]
+        if not alone:
+            return _by_block(*_roots(rows, blocks, weights, kernel))
+        own = grams <= rows + 1
+        blocks, weights, parts = blocks[own], weights[own] * kernel[rows[own]], parts[own]
         unique, inverse = np.unique(blocks, return_inverse=True)
         scores = np.bincount(inverse, weights, len(unique))
-        return unique, _across(unique, inverse, weights, parts, scores) if alone else scores
+        return unique, _across(unique, inverse, weights, parts, scores)
 
     def _newest(self, tokens: int) -> Pass:
         """Votes of the newest tokens, as one pass."""
@@ -136,6 +138,20 @@ class Votes:
         twin = Votes.__new__(Votes)
         twin.__dict__ = {**self.__dict__, "_passes": self._passes.copy()}
         return twin
+
+
+def _by_block(blocks: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every block once, with the sum of its weights."""
+    unique, inverse = np.unique(blocks, return_inverse=True)
+    return unique, np.bincount(inverse, weights, len(unique))
+
+
+def _roots(
+    rows: np.ndarray, blocks: np.ndarray, weights: np.ndarray, kernel: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(blocks, weights): of each row and block the root of what it gives it, times the row's weight in `kernel`."""
+    pairs, votes = _by_block(rows << 32 | blocks, weights)
+    return pairs & 0xFFFFFFFF, np.sqrt(votes) * kernel[pairs >> 32]
 
 
 def _across(

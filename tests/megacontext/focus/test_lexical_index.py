@@ -36,7 +36,7 @@ def scanned(tokens: list[int], kernel: np.ndarray, **settings) -> dict[int, floa
         at = len(tokens) - 1 - age
         if at >= 0:
             for number, vote in votes_of_token(tokens, at, **settings).items():
-                total[number] += weight * vote
+                total[number] += weight * math.sqrt(vote)
     return {number: score for number, score in total.items() if score}
 
 

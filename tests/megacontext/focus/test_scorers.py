@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from megacontext.context import WorkingContext
 from megacontext.focus.attention_mass import ROWS, AttentionMass
 from megacontext.focus.base import Moment, Scorer, Scores
 from megacontext.focus.lexical_scorer import LexicalScorer, flowing_kernel
+from megacontext.focus.lexical_store import LexicalStore
 from megacontext.focus.scorers import (
     CANDIDATES,
     AttentionScorer,
@@ -139,23 +141,42 @@ def test_a_word_that_is_not_in_view_is_left_out():
     assert scorer.score(moment._replace(shown=shown)) == {}
 
 
-def test_the_lexical_scorer_votes_with_fading_tokens_while_text_flows():
-    scorer = LexicalScorer(BLOCK)
+@pytest.mark.parametrize("nearness", [0, 40])
+def test_the_lexical_scorer_weighs_what_is_asked_and_nearness_while_text_flows(nearness):
+    scorer = LexicalScorer(BLOCK, nearness=nearness)
     moment = Scene(scorer, 40).moment(far_end=35)
     index = LexicalIndex(BLOCK)
     index.add(moment.tree.tokens(0, 163))
-    blocks, votes = index.scores(flowing_kernel())
-    expected = {b: v / (v + 20) for b, v in zip(blocks.tolist(), votes.tolist(), strict=True) if b < 35}
-    scores = scorer.score(moment)
-    assert scores == pytest.approx({block: expected[block] for block in scores})
-    left_out = [score for block, score in expected.items() if block not in scores]
-    assert max(left_out, default=0) <= min(scores.values())
+    worth = dict(zip(*map(np.ndarray.tolist, index.scores(flowing_kernel())), strict=True))
+    near = range(3, 35) if nearness else ()
+    expected = {n: worth.get(n, 0) + nearness / (163 - n * BLOCK) for n in {*worth, *near} if n < 35}
+    assert scorer.score(moment) == pytest.approx({n: total / (total + 1) for n, total in expected.items()})
 
 
-def test_the_flowing_kernel_is_votes_fading_within_scores_that_fade():
-    """A vote of age a was .9^b old at each of the ticks b = 0 .. a, whose scores have faded by .8^(a - b) since."""
-    expected = [sum(0.9**b * 0.8 ** (a - b) for b in range(a + 1)) for a in range(64)]
-    assert flowing_kernel().tolist() == pytest.approx(expected)
+def test_nothing_is_named_for_nearness_that_history_does_not_have():
+    scorer = LexicalScorer(BLOCK, nearness=40)
+    scores = scorer.score(Scene(scorer, 6).moment(far_end=4))
+    assert set(scores) == {0, 1, 2, 3}
+    assert sorted(scores, key=scores.__getitem__)[-1] == 3
+
+
+def test_what_is_asked_for_now_is_not_drowned_by_what_was_followed_for_long():
+    index = LexicalStore(8, edge=0)
+    once, followed = list(range(1, 9)), list(range(11, 27))
+    index.add([*once, *followed, *range(30, 46), *followed])
+    assert len(index.scores(flowing_kernel())[0])
+    index.add(once[:5])
+    blocks, asked = index.scores(flowing_kernel())
+    assert blocks[asked.argmax()] == 0
+
+
+def test_what_tokens_ask_for_fades_and_those_to_come_ask_alike():
+    expected = [0.8**age for age in range(24)]
+    assert flowing_kernel().tolist() == pytest.approx([weight / sum(expected) for weight in expected])
+    ahead = flowing_kernel(ahead=32)
+    assert len(ahead) == 31 + 24
+    assert ahead.sum() == pytest.approx(1)
+    assert ahead[:32].tolist() == [ahead[0]] * 32
 
 
 def test_at_a_prompts_end_only_its_words_vote():
