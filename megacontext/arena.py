@@ -1,8 +1,9 @@
 """The view as an arena of slots: keys and values in the very layout that attention reads.
 
-A swap copies one page into the slots of the one that left and rotates its keys; nothing else moves. Every slot has a
-position; the order of slots in memory means nothing. Keys are kept twice, as they came (`raw`) and rotated (`keys`):
-a page is sealed from the raw ones, and renumbering rotates from them, so no rounding error ever accumulates.
+A swap copies one page into the slots of the one that left and rotates its keys; nothing else moves (a hole that is left
+over is filled with whole frames, `View.close_ranks`). Every slot has a position; the order of slots in memory means
+nothing. Keys are kept twice, as they came (`raw`) and rotated (`keys`): a page is sealed from the raw ones, and
+renumbering rotates from them, so no rounding error ever accumulates.
 
 Shapes: L memory layers, Hk KV heads, C capacity in slots, d head width. The batch is always one conversation.
 """
@@ -19,6 +20,7 @@ from torch import Tensor
 from nanochat.hook import ModelSpec
 
 Slots = range  # where an entry stands: always one run
+TOGETHER = 128  # slots rotated at once: large temporaries cost five times more in fresh memory than in arithmetic
 
 
 class Page(NamedTuple):
@@ -106,6 +108,18 @@ class Arena:
         self.rotate(slots)
         self.show(slots)
 
+    def move(self, slots: Slots, to: Slots) -> None:
+        """What stands in `slots`, with positions and what of it is hidden, goes to the hidden slots `to`.
+
+        `slots` are free afterwards.
+        """
+        old, new = slice(slots.start, slots.stop), slice(to.start, to.stop)
+        for tensor in (self.raw, self.keys, self.values):
+            tensor[:, :, :, new] = tensor[:, :, :, old]
+        self.hidden[new] = self.hidden[old]
+        self.visible[new], self.position[new] = self.visible[old], self.position[old]
+        self.release(slots)
+
     def contents(self, slots: Slots) -> Page:
         """A copy of what stands in `slots`."""
         at = slice(slots.start, slots.stop)
@@ -129,10 +143,11 @@ class Arena:
 
     def rotate(self, slots: Slots) -> None:
         """Rotate the keys in `slots` to the positions these slots have."""
-        at = slice(slots.start, slots.stop)
-        positions = torch.from_numpy(self.position[at]).to(self.keys.device)
-        self.rotation.reserve(int(self.position[at].max()) + 1)
-        self.keys[:, :, :, at] = self.rotation.rotate(self.raw[:, :, :, at], self.rotation.at(positions[None]))
+        self.rotation.reserve(int(self.position[slots.start : slots.stop].max()) + 1)
+        for start in range(slots.start, slots.stop, TOGETHER):
+            at = slice(start, min(start + TOGETHER, slots.stop))
+            positions = torch.from_numpy(self.position[at]).to(self.keys.device)
+            self.keys[:, :, :, at] = self.rotation.rotate(self.raw[:, :, :, at], self.rotation.at(positions[None]))
 
     def renumber(self, order: Sequence[Slots]) -> int:
         """Give the slots of `order` the positions 0, 1, 2 ... in that order. Returns the next position."""

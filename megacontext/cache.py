@@ -76,6 +76,8 @@ class ContextCache(CacheParts, KVCache):
         self._focus_ahead(tokens)
         self.clock.start()
         self._make_positions(rows)
+        if not self.marked and self.mass is None:  # attention that was measured belongs to slots
+            self.view.close_ranks()
         runs = self.view.open_rows(self.context, rows)
         self.tree.append(tokens)
         self.context = self.context.grow(rows)

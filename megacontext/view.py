@@ -71,6 +71,37 @@ class View:
         self.pages[number] = self.tail.pop(0)
         return self.pages[number]
 
+    def close_ranks(self) -> None:
+        """Pages stand first, then the tail, without a hole: a pass needs no mask then, and reads no slot in vain.
+
+        Only frames that stand elsewhere move; while pages are swapped one for one, none does.
+        """
+        end = len(self.pages) * self.block
+        for at, frame in enumerate(self.tail):
+            place = range(end + at * self.block, end + (at + 1) * self.block)
+            if frame != place:
+                self._clear(place)
+                self.arena.claim(place)
+                self.arena.move(self.tail[at], place)
+                self.tail[at] = place
+        for number in [number for number, frame in self.pages.items() if frame.start >= end]:
+            self._step_aside(number)
+
+    def _clear(self, place: Slots) -> None:
+        """Whoever stands in a frame goes to the first free one: the arena has two frames more than the budget."""
+        for number in [number for number, frame in self.pages.items() if frame == place]:
+            self._step_aside(number)
+        for at in [at for at, frame in enumerate(self.tail) if frame == place]:
+            free = self.arena.allocate(self.block)
+            self.arena.move(place, free)
+            self.tail[at] = free
+
+    def _step_aside(self, number: int) -> None:
+        """A page goes to the first free frame."""
+        free = self.arena.allocate(self.block)
+        self.arena.move(self.pages[number], free)
+        self.pages[number] = free
+
     def drop_rows(self, filled: int, rows: int) -> None:
         """Forget the tail's newest rows, so that `filled` are left."""
         for run in self.tail_runs(filled, filled + rows):

@@ -76,6 +76,8 @@ class Conversation:
         self.context = self.context.shrink(rows)
 
     def step(self) -> None:
+        if self.rng.random() < 0.5:
+            self.view.close_ranks()
         count = self.rng.randint(1, CHUNK)
         self.append(count)
         if self.rng.random() < 0.2:
@@ -211,6 +213,32 @@ def test_a_mask_lets_rows_see_what_is_visible_and_nothing_after_them(rows):
     if bias is None:
         bias = torch.full((rows, reach), float("-inf")).triu(reach - rows + 1)
     assert torch.equal(bias.expand(rows, reach), expected)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 9), st.sampled_from([1, 5]))
+def test_where_ranks_are_closed_no_pass_needs_a_mask_and_positions_stay(seed, prompt, rows):
+    conversation = read(seed)
+    conversation.refocus(prompt)
+    view, exact = conversation.view, conversation.exact_tokens()
+    before = [int(view.arena.position[conversation.slot_of(token)]) for token in exact]
+    view.close_ranks()
+    conversation.check()
+    assert [int(view.arena.position[conversation.slot_of(token)]) for token in exact] == before
+    assert view.arena.reach == conversation.context.slots
+    runs = view.open_rows(conversation.context, rows)
+    for run in runs:
+        view.arena.show(run)
+    assert view.mask(rows, view.rows_index(runs), view.arena.reach) is None
+
+
+def test_closed_ranks_stay_as_they_are():
+    conversation = read(seed=3)
+    conversation.view.close_ranks()
+    keys, pages = conversation.view.arena.keys.clone(), dict(conversation.view.pages)
+    conversation.view.close_ranks()
+    assert conversation.view.pages == pages
+    assert torch.equal(conversation.view.arena.keys, keys)
 
 
 def test_a_view_without_holes_needs_no_mask():
