@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,16 @@ def best(blocks: np.ndarray, scores: np.ndarray, count: int = CANDIDATES) -> Sco
     return dict(zip(blocks.tolist(), scores.tolist(), strict=True))
 
 
+@cache
 def flowing_kernel(ahead: int = 0, window: int = 24, fade: float = 0.8) -> np.ndarray:
     """Weight of what a token asks for by its age while text flows; all of them together 1.
 
-    ahead: tokens of the coming pass. Each of its rows asks for itself: none of them has faded yet.
+    ahead: tokens of the coming pass. Each of its rows asks for itself: none of them has faded yet. Not to be changed.
     """
     weights = np.concatenate([np.ones(max(ahead - 1, 0)), fade ** np.arange(window)])
-    return weights / weights.sum()
+    weights /= weights.sum()
+    weights.setflags(write=False)
+    return weights
 
 
 class LexicalScorer(Scorer):
@@ -116,13 +120,11 @@ class LexicalScorer(Scorer):
     def _flowing(self, index: LexicalStore, moment: Moment) -> Scores:
         blocks, asked = index.scores(flowing_kernel(self.ahead))
         far = blocks < moment.far_end
-        worth = dict(zip(blocks[far].tolist(), asked[far].tolist(), strict=True))
-        for block in range(max(moment.far_end - NEAREST, 0), moment.far_end) if self.nearness else ():
-            worth.setdefault(block, 0.0)
-        numbers = np.fromiter(worth, np.int64, len(worth))
-        distances = moment.context.history - numbers * self.block
-        total = np.fromiter(worth.values(), np.float64, len(worth)) + self.nearness / distances
-        return best(numbers, total / (total + 1.0))
+        near = np.arange(max(moment.far_end - NEAREST, 0) if self.nearness else moment.far_end, moment.far_end)
+        numbers = np.union1d(blocks[far], near)
+        worth = self.nearness / (moment.context.history - numbers * self.block)
+        worth[np.searchsorted(numbers, blocks[far])] += asked[far]
+        return best(numbers, worth / (worth + 1.0))
 
     def _folded(self, tokens: Sequence[int]) -> np.ndarray:
         ids = np.asarray(tokens, np.int64)

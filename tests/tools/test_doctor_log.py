@@ -147,11 +147,10 @@ def test_what_follows_text_is_allowed_only_as_much_as_was_measured(look: Callabl
 
 
 def test_a_small_budget_has_room_for_few_newcomers(look: Callable[..., list[Finding]]) -> None:
-    budget = (
-        MemoryConfig().protect_first + 1 + 5
-    ) * 32 + MemoryConfig().recent_tokens  # five far blocks beside the ends
+    memory = MemoryConfig()
+    budget = (memory.protect_first + 1 + 5) * memory.block + memory.recent_tokens  # five far blocks beside the ends
     small: dict[str, Any] = {"budget": budget, "active": budget - 20}
-    stays = 1 - 5 * 32 / (budget - 20)
+    stays = 1 - 5 * memory.block / (budget - 20)
     assert troubles(look(tick(0, residency=stays, **small))) == []
     assert troubles(look(tick(0, residency=stays - 0.05, **small))) == ["residency"]
 
