@@ -218,4 +218,5 @@ def _ours(
         cache = kind(spec, config, scorer, files=files, text=text)
     except ValueError as error:  # a scorer that is not there
         raise ConfigError(f"cache {name}: {error}") from error
-    return Contender(cache, config.tick_tokens, config.budget, hint, files)
+    stride = 1 if config.plan_ahead else config.tick_tokens  # a plan made ahead knows all tokens of its pass
+    return Contender(cache, stride, config.budget, hint, files)

@@ -6,7 +6,7 @@ from toy_evaluation import Believer, ToyText, library
 
 from megacontext.baselines.registry import METHODS
 from megacontext.config import MemoryConfig
-from megacontext.evaluation.caches import CACHES, LOOKING_AHEAD, OURS, make_contender, settings
+from megacontext.evaluation.caches import CACHES, LOOKING_AHEAD, make_contender, settings
 from megacontext.evaluation.episodes.run import run_episode
 from megacontext.evaluation.episodes.steps import Ask, Continue, Read
 from megacontext.evaluation.tasks import make_task
@@ -91,7 +91,23 @@ def test_no_contender_but_the_plain_cache_reads_more_than_its_budget(model, name
     method = METHODS.get(name)
     slots = out.read_slots if method and method.keeps_all else out.slots
     assert MEMORY.budget * 0.6 < slots <= MEMORY.budget == contender.budget
-    assert contender.stride == (MEMORY.tick_tokens if name in OURS else method.stride or 16)
+    assert contender.stride == (method.stride or 16 if method else 1)
+
+
+@pytest.mark.parametrize("name", [*CACHES, "megacontext[tick_tokens=8,nearness=0]"])
+def test_what_is_scored_does_not_know_what_comes_after_it(model, name: str) -> None:
+    """No target leak: two texts of one beginning cost the same as far as they are the same."""
+    if name in (*LOOKING_AHEAD, "attention"):
+        pytest.skip("looks ahead on purpose, or needs queries")
+    text, same = toy_tokens(300), 19  # in the middle of every stride
+    begun = toy_tokens(same, seed=2)
+    found = []
+    for more in (text[40:80], text[120:160]):  # what a look-up would find at once
+        contender = make_contender(name, model.spec, MEMORY, text=ToyText(), model=model)
+        steps = [Read(text), Continue(begun + more)]
+        found.append(run_episode(model, contender.cache, steps, stride=contender.stride).nll)
+    assert found[0][:same] == pytest.approx(found[1][:same], abs=1e-4)
+    assert found[0][same] != pytest.approx(found[1][same], abs=1e-4)
 
 
 def test_an_oracle_is_told_of_every_source(model) -> None:
