@@ -72,6 +72,7 @@ class LexicalStore:
             )
         self.max_n, self.max_matches, self.window, self.unit = max_n, max_matches, window, unit
         self.length = 0
+        self._foreseen: tuple[int, int] | None = None  # the one token that is expected, and where
         self._archive = Archive(unit)
         self._votes = Votes(block, edge=edge, window=window, max_n=max_n, most=max_matches)
         self._text = np.full(CONTEXT - 1 + unit + 2 * window + TOGETHER, NOTHING, np.uint32)
@@ -137,6 +138,7 @@ class LexicalStore:
         Their votes hold until the next `add` or `expect`. At most TOGETHER of them, the newest, are looked up.
         """
         ids = checked(tokens)[-TOGETHER:]
+        self._foreseen = (self.length, int(ids[0])) if len(ids) == 1 else None
         text = np.concatenate([self._text[self._filled - (CONTEXT - 1) : self._filled], ids])
         found = contexts(text)
         counts, places = self._newest.look_up(found.astype(np.uint32).tobytes())
@@ -154,13 +156,18 @@ class LexicalStore:
 
     def _add(self, ids: np.ndarray) -> None:
         length = self.length
+        foreseen = len(ids) == 1 and self._foreseen == (length, int(ids[0]))
+        self._foreseen = None
         try:
             found, newer, listed = self._take(ids)
-            counts, places = self._matches(found, newer, listed)
+            matches = None if foreseen else self._matches(found, newer, listed)
         except BaseException:
             self._forget(length)
             raise
-        self._votes.add(length, counts, places)
+        if matches is None:  # one token finds what it found when it was expected
+            self._votes.keep_expected()
+        else:
+            self._votes.add(length, *matches)
         while self.length - self._archive.stop >= self.unit + 2 * self.window:
             self._seal()
         self._archive.work(len(ids))

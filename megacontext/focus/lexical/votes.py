@@ -66,6 +66,12 @@ class Votes:
         """The same for tokens that are about to come: they vote until the next `add` or `expect`."""
         self._expected = self._cast(length, counts, places)
 
+    def keep_expected(self) -> None:
+        """What was expected has come, and its votes stay: as `add` with the same matches."""
+        assert self._expected is not None
+        self._keep(self._expected)
+        self._expected = None
+
     def _cast(self, length: int, counts: np.ndarray, places: np.ndarray) -> Pass:
         rows, followers = places >> 32, (places & 0xFFFFFFFF) + 1
         blocks, places_in = np.divmod(followers, self.block)

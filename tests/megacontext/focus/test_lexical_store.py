@@ -38,8 +38,8 @@ def test_votes_are_the_oracles_however_tokens_arrive(text, how, unit, arrive):
 
 
 @settings(max_examples=80, deadline=None)
-@given(histories, settings_of_index, units, st.integers(1, 900), st.integers(1, 5))
-def test_a_token_that_is_expected_votes_as_if_it_had_come_and_leaves_no_trace(text, how, unit, before, ahead):
+@given(histories, settings_of_index, units, st.integers(1, 900), st.integers(1, 5), st.booleans())
+def test_a_token_that_is_expected_votes_as_if_it_had_come_and_leaves_no_trace(text, how, unit, before, ahead, comes):
     pair, came = Pair(text, unit=unit, **how), Pair(text, unit=unit, **how)
     kernel = 0.9 ** np.arange(how["window"] + 1)
     for one in (pair, came):
@@ -52,9 +52,31 @@ def test_a_token_that_is_expected_votes_as_if_it_had_come_and_leaves_no_trace(te
         assert np.array_equal(found[0], expected[0])
         assert np.allclose(found[1], expected[1], rtol=1e-12)
     if pair.length < len(text):
-        pair.store.expect(history(ahead, 60, ahead))
-        pair.read(ahead)
+        if not comes:
+            pair.store.expect(history(ahead, 60, ahead))
+        pair.read(1 if comes else ahead)
     pair.check()
+
+
+def test_a_token_that_comes_as_expected_is_looked_up_once(monkeypatch):
+    text = [5, 6, 7, 8] * 300
+    store, other = LexicalStore(8, unit=16), LexicalStore(8, unit=16)
+    for one in (store, other):
+        one.add(text)
+    looks = []
+    look_up = archive.Archive.look_up
+    monkeypatch.setattr(archive.Archive, "look_up", lambda *a: looks.append(1) or look_up(*a))
+    for token in text[:200]:  # over many seals
+        store.expect([token])
+        store.add([token])
+    assert len(looks) == 200
+    other.add(text[:200])
+    for found, expected in zip(store.scores(np.ones(200)), other.scores(np.ones(200)), strict=True):
+        assert np.array_equal(found, expected)
+    store.expect([5])
+    store.add([7])
+    other.add([7])
+    assert np.array_equal(store.scores(np.ones(5))[1], other.scores(np.ones(5))[1])
 
 
 def test_tokens_expected_together_find_nothing_among_themselves():
