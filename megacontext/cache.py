@@ -92,10 +92,13 @@ class ContextCache(CacheParts, KVCache):
         """A tick before the pass, if one is due or must be: its rows see what their own tokens ask for."""
         rows, ahead = len(tokens), self._plans_ahead and not self.marked
         full, due = self.context.free < rows, ahead and self.since_tick + rows >= self.config.tick_tokens
-        if ahead and (full or due):
+        if not (full or due):
+            return
+        if ahead:
             self.scorer.expect(tokens)
-        if full or due:
-            refocus(self, "budget" if full else "text", reserve=rows)
+        refocus(self, "budget" if full else "text", reserve=rows)
+        if ahead:
+            self.since_tick = -rows  # the plan knew these rows: they are no reason for the next one
 
     @property
     def _plans_ahead(self) -> bool:

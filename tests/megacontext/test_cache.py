@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 from memory_toys import VOCAB, NoisyScorer, check_laws, converse, small_config, small_llama, small_model
@@ -625,6 +626,20 @@ def test_rows_that_may_be_taken_back_move_nothing():
         cache.rollback(mark)
     assert (set(cache.view.pages), cache.tick) == (before, tick)
     assert torch.equal(cached_logits(model, cache, text[:9]), expected)
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+@pytest.mark.parametrize("every", [1, 3, 5])
+def test_a_tick_every_so_many_tokens_whether_planned_ahead_or_behind(every, ahead):
+    model = small_llama()
+    cache = ContextCache(model.spec, small_config(budget=400, plan_ahead=ahead, tick_tokens=every))
+    ticks = []
+    for token in toy_tokens(60, vocab=VOCAB):
+        run(model, cache, ids(model, [token]))
+        cache.maintain(model)
+        ticks.append(cache.tick)
+    assert ticks[-1] == 60 // every
+    assert np.bincount(ticks)[1:-1].tolist() == [every] * (60 // every - 1)
 
 
 def test_one_tick_a_chunk_while_text_is_read():
