@@ -21,6 +21,7 @@ CANDIDATES = 64  # blocks a scorer names at most
 NEAREST = 32  # blocks before the recent part that are near enough to be named for that alone
 NEARLY = 0.9  # of the best block's score: found as well
 FOLLOWED, LESS = 0.8, 0.004  # of the best block's score: what further look-ups find has; each block a little less
+WAITING = 64  # tokens that may wait to be indexed: together they cost a fraction of what they cost one by one
 WINDOW = 256  # newest tokens whose votes are kept: the words of a prompt must be among them
 
 
@@ -74,7 +75,8 @@ class LexicalScorer(Scorer):
         self.folder, self.progress = folder, progress
         self.fingerprint = f"{fingerprint} {vocabulary.fingerprint}" if vocabulary else fingerprint
         self.ahead = 0  # tokens that are expected
-        self.index: LexicalStore | None = None  # opened when history begins, or when it is brought back
+        self._index: LexicalStore | None = None  # opened when history begins, or when it is brought back
+        self._waiting: list[np.ndarray] = []  # tokens of history that are not indexed yet
 
     def _open(self, length: int, tokens: Callable[[int, int], Sequence[int]]) -> LexicalStore:
         return LexicalStore.open(
@@ -87,23 +89,41 @@ class LexicalScorer(Scorer):
             progress=self.progress,
         )
 
+    def _current(self) -> LexicalStore | None:
+        """The index, with everything in it that waited.
+
+        Raises StoreError if a file is damaged and cannot be made again; what is not in it then waits on.
+        """
+        if self._index is not None and self._waiting:
+            before, tokens = self._index.length, np.concatenate(self._waiting)
+            try:
+                self._index.add(tokens)
+            finally:
+                rest = tokens[self._index.length - before :]
+                self._waiting = [rest] if len(rest) else []
+        return self._index
+
     def observe(self, tokens: Sequence[int]) -> None:
-        if self.index is None:
-            self.index = self._open(0, lambda start, stop: [])
+        if self._index is None:
+            self._index = self._open(0, lambda start, stop: [])
         self.ahead = 0
-        self.index.add(self._folded(tokens))
+        self._waiting.append(self._folded(tokens))
+        if sum(map(len, self._waiting)) >= WAITING:
+            self._current()
 
     def expect(self, tokens: Sequence[int]) -> None:
-        if self.index is not None:
-            self.index.expect(self._folded(tokens))
+        index = self._current()
+        if index is not None:
+            index.expect(self._folded(tokens))
             self.ahead = min(len(tokens), WINDOW)
 
     def score(self, moment: Moment) -> Scores:
-        if self.index is None:
+        index = self._current()
+        if index is None:
             return {}
-        before = self.index.weighed
-        found = self._prompted(self.index, moment, moment.words) if moment.words else self._flowing(self.index, moment)
-        self.flops += 2 * (self.index.weighed - before)
+        before = index.weighed
+        found = self._prompted(index, moment, moment.words) if moment.words else self._flowing(index, moment)
+        self.flops += 2 * (index.weighed - before)
         return found
 
     def _prompted(self, index: LexicalStore, moment: Moment, words: tuple[int, int]) -> Scores:
@@ -132,10 +152,11 @@ class LexicalScorer(Scorer):
 
     def follow(self, moment: Moment, scores: Scores) -> Scores:
         most = max(scores.values(), default=0.0)
-        if self.index is None or self.vocabulary is None or not moment.words or not most > 0:
+        index = self._current()
+        if index is None or self.vocabulary is None or not moment.words or not most > 0:
             return scores
         start, stop = max(moment.words[0], moment.words[1] - WINDOW), moment.words[1]
-        ahead = FollowUp(self.index, self.vocabulary, moment.tree.tokens, start, self.block)
+        ahead = FollowUp(index, self.vocabulary, moment.tree.tokens, start, self.block)
         best = sorted((block for block in scores if scores[block] >= NEARLY * most), key=lambda b: -scores[b])[:2]
         found = dict(scores)
         steps = islice(ahead.steps(moment.tree.tokens(start, stop), best), self.follows)
@@ -145,19 +166,20 @@ class LexicalScorer(Scorer):
         return found
 
     def restore(self, state: dict[str, Any], tree: MemoryTree) -> None:
-        self.index = self._open(len(tree), tree.tokens)
+        self._index, self._waiting = self._open(len(tree), tree.tokens), []
 
     @property
     def failure(self) -> StoreError | None:
-        return None if self.index is None else self.index.failure
+        return None if self._index is None else self._index.failure
 
     @property
     def nbytes(self) -> int:
-        return 0 if self.index is None else self.index.nbytes
+        waiting = sum(tokens.nbytes for tokens in self._waiting)
+        return waiting if self._index is None else waiting + self._index.nbytes
 
     def copy(self) -> LexicalScorer:
         """A fork's: it shares what the index has in files, and keeps what it adds in memory."""
         twin = LexicalScorer.__new__(LexicalScorer)
-        index = None if self.index is None else self.index.copy()
-        twin.__dict__ = {**self.__dict__, "index": index, "folder": None}
+        index = None if self._index is None else self._index.copy()
+        twin.__dict__ = {**self.__dict__, "_index": index, "_waiting": self._waiting.copy(), "folder": None}
         return twin

@@ -15,6 +15,7 @@ from megacontext.cache import ContextCache
 from megacontext.config import MemoryConfig, PagesConfig
 from megacontext.edit_ledger import EditLedger, Protected, explain
 from megacontext.errors import StoreError
+from megacontext.focus.lexical_store import LexicalStore
 from megacontext.testing.toy import ids, run
 from megacontext.tree import snapshot
 from megacontext.tree.memory_files import MemoryFiles
@@ -191,7 +192,7 @@ def test_an_index_that_the_disk_refuses_is_told_and_goes_on(tmp_path, monkeypatc
     cache = ContextCache(model.spec, small_config(), files=files(model, tmp_path))
     talk(model, cache, Random(0))
     assert cache.failure is None
-    monkeypatch.setattr(type(cache.scorer.lexical.index), "failure", StoreError("no space"))
+    monkeypatch.setattr(LexicalStore, "failure", StoreError("no space"))
     assert str(cache.files.failure_of(cache)) == "no space"
     talk(model, cache, Random(1))
     cache.files.close()

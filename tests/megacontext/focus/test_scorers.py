@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from megacontext.arena import Arena, Page
 from megacontext.cache import ContextCache
 from megacontext.config import MemoryConfig
 from megacontext.context import WorkingContext
+from megacontext.errors import StoreError
 from megacontext.focus.attention_mass import ROWS, AttentionMass
 from megacontext.focus.base import Moment, Scorer, Scores
+from megacontext.focus.lexical.archive import Archive
 from megacontext.focus.lexical_scorer import LexicalScorer, flowing_kernel
 from megacontext.focus.lexical_store import LexicalStore
 from megacontext.focus.scorers import (
@@ -189,6 +192,32 @@ def test_at_a_prompts_end_only_its_words_vote():
     assert max(scores, key=scores.__getitem__) in (5, 6)
     scores = scorer.score(moment._replace(words=(195, 199)))
     assert max(scores, key=scores.__getitem__) in (20, 21)
+
+
+def test_tokens_that_wait_to_be_indexed_are_heard_when_somebody_asks():
+    one, other = LexicalScorer(BLOCK), LexicalScorer(BLOCK)
+    moment = Scene(one, 50).moment(far_end=45)
+    for token in moment.tree.tokens(0, len(moment.tree)):
+        other.observe([token])
+    twin = other.copy()
+    assert one.score(moment) == other.score(moment) == twin.score(moment) != {}
+    for scorer in (one, other, twin):
+        scorer.observe([7])
+        scorer.expect([8])
+    assert one.score(moment) == other.score(moment) == twin.score(moment)
+
+
+def test_tokens_that_the_index_could_not_take_wait_for_the_next_one_who_asks(monkeypatch):
+    one, other = LexicalScorer(BLOCK), LexicalScorer(BLOCK)
+    moment = Scene(one, 50).moment(far_end=45)
+    tokens = moment.tree.tokens(0, len(moment.tree))
+    other.observe(tokens[:-5])
+    with monkeypatch.context() as broken:
+        broken.setattr(Archive, "look_up", Mock(side_effect=StoreError("damaged")))
+        other.observe(tokens[-5:])
+        with pytest.raises(StoreError, match="damaged"):
+            other.score(moment)
+    assert one.score(moment) == other.score(moment)
 
 
 def test_a_lexical_scorer_brought_back_scores_as_one_that_never_stopped(tmp_path):
