@@ -41,9 +41,9 @@ class FocusAllocator:
     protect_first: blocks at the start that stay exact. recent_tokens: so do the newest tokens. prompt_recent_tokens:
     so many of them when a prompt has ended, as far as there are places. far_blocks, prompt_blocks: see above.
     expand_above: a score that deserves detail. hysteresis: what a block in view may score less than a newcomer and
-    still stay. cooldown: ticks an edit stays untouched. max_edits: expansions of one steady tick. gist_budget: slots
-    that gists may take. fill: whether unscored blocks in view may keep free places when a prompt has ended.
-    sharpness: share of the best score that others need then.
+    still stay while text flows. cooldown: ticks an edit stays untouched. max_edits: expansions of one steady tick.
+    gist_budget: slots that gists may take. fill: whether unscored blocks in view may keep free places when a prompt
+    has ended. sharpness: share of the best score that others need then.
     """
 
     protect_first: int = 1
@@ -179,7 +179,7 @@ class FocusAllocator:
         for number, score in scores.items():
             if score > self.expand_above and low <= number * block < high:
                 entry = context.covering(number * block)
-                bonus = self.hysteresis if entry.level == 0 else 0.0
+                bonus = self.hysteresis if entry.level == 0 and not sharp else 0.0
                 ranked.append((score + bonus, number, entry))
         ranked.sort(reverse=True)
         if sharp and ranked:  # far pages must measure up to the best of all, which may be recent

@@ -130,9 +130,8 @@ def test_a_prompts_end_shows_few_and_sharp(allocator, seed, spare, costs):
         assert len(far) <= allocator.prompt_blocks
         known = {p.start // GRID.block: p for p in (GRID.page(n) for n in step.scores) if p.end <= step.before.sealed}
         low, high = allocator.first_end(step.before), allocator.recent_start(step.before, True)
-        bonus = {n: allocator.hysteresis * (p in pages(step.before)) for n, p in known.items()}
-        rank = {n: step.scores[n] + bonus[n] for n, p in known.items() if low <= p.start < high}
-        rank = {n: score for n, score in rank.items() if step.scores[n] > allocator.expand_above}
+        rank = {n: step.scores[n] for n, p in known.items() if low <= p.start < high}
+        rank = {n: score for n, score in rank.items() if score > allocator.expand_above}
         assert far <= rank.keys()
         if far:
             worst = min(rank[n] for n in far)
@@ -256,11 +255,13 @@ def test_at_most_max_edits_blocks_come_while_text_flows():
 
 
 def test_hysteresis_keeps_a_block_that_scores_a_little_less():
-    allocator = FocusAllocator(1, recent_tokens=16, far_blocks=1)
+    """While text flows: a prompt's end asks anew."""
+    allocator = FocusAllocator(1, recent_tokens=16, far_blocks=1, prompt_blocks=1)
     with_seven = allocator.plan(folded(allocator, budget=24), {7: 0.9}, 1).context
     assert shown(allocator.plan(with_seven, {7: 0.5, 9: 0.6}, 2), allocator) == [9]
     sticky = replace(allocator, hysteresis=0.2)
     assert shown(sticky.plan(with_seven, {7: 0.5, 9: 0.6}, 2), allocator) == [7]
+    assert shown(sticky.plan(with_seven, {7: 0.5, 9: 0.6}, 2, sharp=True), allocator) == [9]
 
 
 def test_blocks_in_view_keep_free_places_newest_first():
