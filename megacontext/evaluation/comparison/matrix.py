@@ -7,7 +7,7 @@ comparison, not a part of one; of a task the controls come first, since the othe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
@@ -141,8 +141,17 @@ class Plan:
     dev: bool = False
 
     def cells(self) -> list[Cell]:
-        """In the order of a table: by model, task, budget, cache; of trials in the order they are declared."""
-        return [cell for model in self.models for run in self.tasks for cell in self._of_task(model, run)]
+        """In the order of a table: by model, task, budget, cache; of trials in the order they are declared.
+
+        What two entries of a task both ask for is one cell, with the seeds of the one that has more.
+        """
+        found: dict[tuple[Any, ...], Cell] = {}
+        for cell in (cell for model in self.models for run in self.tasks for cell in self._of_task(model, run)):
+            key = (*cell.place, *cell.made_of)
+            known = found.setdefault(key, cell)
+            if len(cell.seeds) > len(known.seeds):
+                found[key] = replace(known, seeds=cell.seeds)
+        return list(found.values())
 
     def _of_task(self, model: str, run: TaskRun) -> list[Cell]:
         task = make_task(run.name, tokens=run.tokens, private=DEV_WORD if self.dev else self.private)

@@ -62,6 +62,16 @@ def test_a_task_may_have_caches_and_budgets_of_its_own() -> None:
     assert own == [(1024, "oracle"), (1024, "recency")]
 
 
+def test_what_two_entries_of_a_task_ask_for_runs_once() -> None:
+    more = TaskRun(name="plain_text", tokens=2000, seeds=4, caches=("recency", "absolute"))
+    same, other = replace(PLAN, tasks=(*RUNS, *RUNS, more)).cells(), PLAN.cells()
+    seeds = {(cell.task, cell.cache, cell.budget): len(cell.seeds) for cell in same}
+    assert len(seeds) == len(same) == len(other) + 2
+    assert [cell.label for cell in same[: len(other)]] == [cell.label for cell in other]
+    assert {count for (task, name, _), count in seeds.items() if task.name == "plain_text"} == {2, 4}
+    assert {name for (task, name, _), count in seeds.items() if count == 4} == {"recency", "absolute"}
+
+
 def test_models_have_their_turns_one_after_the_other() -> None:
     works = in_order(replace(PLAN, models=("b", "a")).cells())
     assert [work.cell.model for work in works] == ["b"] * 21 + ["a"] * 21
