@@ -12,6 +12,7 @@ import numpy as np
 
 from megacontext.errors import StoreError
 from megacontext.focus.base import Moment, Scorer, Scores
+from megacontext.focus.lexical.also_asked import also_asked
 from megacontext.focus.lexical.follow_up import FollowUp
 from megacontext.focus.lexical_store import LexicalStore
 from megacontext.models.vocabulary import Vocabulary
@@ -43,6 +44,13 @@ def flowing_kernel(ahead: int = 0, window: int = 24, fade: float = 0.8) -> np.nd
     weights /= weights.sum()
     weights.setflags(write=False)
     return weights
+
+
+def _question_kernel(history: int, words: tuple[int, int]) -> np.ndarray:
+    """What somebody said asks by itself: with the chat format around it, it would look like any other turn."""
+    kernel = np.zeros(min(history - words[0], WINDOW))
+    kernel[max(history - words[1], 0) :] = 1.0
+    return kernel
 
 
 class LexicalScorer(Scorer):
@@ -127,14 +135,10 @@ class LexicalScorer(Scorer):
         return found
 
     def _prompted(self, index: LexicalStore, moment: Moment, words: tuple[int, int]) -> Scores:
-        history = moment.context.history
-        kernel = np.zeros(min(history - words[0], WINDOW))
-        kernel[max(history - words[1], 0) :] = 1.0
-        # What somebody said is asked for by itself: with the chat format before it, it would look like any other turn.
-        blocks, votes = index.scores(kernel, alone=True)
+        blocks, votes = index.scores(_question_kernel(moment.context.history, words), alone=True)
         # What is recent stands in view anyway; but if it answers a prompt best, others must measure up to it.
-        far = blocks < max(moment.far_end, words[0] // self.block)
-        blocks, votes = blocks[far], votes[far]
+        before = blocks < self._before(moment, words)
+        blocks, votes = blocks[before], votes[before]
         return best(blocks, votes / (votes.max() + self.prompt_half)) if len(blocks) else {}
 
     def _flowing(self, index: LexicalStore, moment: Moment) -> Scores:
@@ -153,17 +157,35 @@ class LexicalScorer(Scorer):
     def follow(self, moment: Moment, scores: Scores) -> Scores:
         most = max(scores.values(), default=0.0)
         index = self._current()
-        if index is None or self.vocabulary is None or not moment.words or not most > 0:
+        if index is None or not moment.words or not most > 0:
             return scores
-        start, stop = max(moment.words[0], moment.words[1] - WINDOW), moment.words[1]
-        ahead = FollowUp(index, self.vocabulary, moment.tree.tokens, start, self.block)
-        best = sorted((block for block in scores if scores[block] >= NEARLY * most), key=lambda b: -scores[b])[:2]
         found = dict(scores)
-        steps = islice(ahead.steps(moment.tree.tokens(start, stop), best), self.follows)
-        for rank, block in enumerate(chain.from_iterable(steps)):
+        others = [*self._also_asked(index, moment, moment.words), *self._followed(index, moment, moment.words, scores)]
+        for rank, block in enumerate(dict.fromkeys(others)):
             found[block] = max(found.get(block, 0.0), (FOLLOWED - LESS * rank) * most)
+        return found
+
+    def _also_asked(self, index: LexicalStore, moment: Moment, words: tuple[int, int]) -> list[int]:
+        """The blocks of a question's other parts."""
+        asked = index.asked(_question_kernel(moment.context.history, words))
+        before = asked[1] < self._before(moment, words)
+        return also_asked(*(part[before] for part in asked), length=index.length)
+
+    def _followed(self, index: LexicalStore, moment: Moment, words: tuple[int, int], scores: Scores) -> Sequence[int]:
+        """The blocks of what the best ones ask on for."""
+        if self.vocabulary is None:
+            return ()
+        start, stop = max(words[0], words[1] - WINDOW), words[1]
+        ahead = FollowUp(index, self.vocabulary, moment.tree.tokens, start, self.block)
+        most = max(scores.values())
+        best = sorted((block for block in scores if scores[block] >= NEARLY * most), key=lambda b: -scores[b])[:2]
+        found = list(chain.from_iterable(islice(ahead.steps(moment.tree.tokens(start, stop), best), self.follows)))
         self.flops += 2 * ahead.weighed
         return found
+
+    def _before(self, moment: Moment, words: tuple[int, int]) -> int:
+        """The end of the blocks before a prompt."""
+        return max(moment.far_end, words[0] // self.block)
 
     def restore(self, state: dict[str, Any], tree: MemoryTree) -> None:
         self._index, self._waiting = self._open(len(tree), tree.tokens), []

@@ -212,6 +212,10 @@ class LexicalStore:
         """(blocks, scores): what the last len(kernel) tokens ask for, as `Votes.scores`. alone: they are a question."""
         return self._votes.scores(kernel, alone=alone)
 
+    def asked(self, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(rows, blocks, votes): what each word of a question gives each block, as `Votes.asked`."""
+        return self._votes.asked(kernel)
+
     @property
     def weighed(self) -> int:
         """Votes that were asked for so far."""

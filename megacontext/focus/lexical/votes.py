@@ -32,6 +32,9 @@ class Pass(NamedTuple):
         return sum(part.nbytes for part in self)
 
 
+NONE = Pass(*(np.empty(0, kind) for kind in (np.int64, np.int64, np.float64, np.uint8, np.uint8)))
+
+
 def weigh(lengths: np.ndarray | int, counts: np.ndarray, grams: np.ndarray) -> np.ndarray:
     """What a match is worth. lengths: of history. counts, grams: matches of its n-gram in all, and n; broadcastable."""
     weights: np.ndarray = np.log1p(lengths / counts) * grams * grams / np.sqrt(counts)
@@ -109,26 +112,43 @@ class Votes:
         what is asked for the first time. alone: as a question, whose words ask together: votes are summed as they are,
         only n-grams that lie within these tokens vote, and what lies across the edge of two blocks counts for both.
         """
+        if alone:
+            _, votes = self._question(kernel)
+            return _across(*np.unique(votes.blocks, return_inverse=True), votes)
+        votes, rows, kernel = self._weighed(kernel)
+        return _by_block(*_roots(rows, votes.blocks, votes.weights, kernel))
+
+    def asked(self, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(rows, blocks, votes): what each token gives each block, the tokens being a question as for `scores`.
+
+        Each n-gram gives a block its vote once, however often it stands there.
+        """
+        rows, votes = self._question(kernel)
+        once, first = np.unique((rows * (self.max_n + 1) + votes.grams) << 32 | votes.blocks, return_index=True)
+        pairs, total = _by_block((once >> 32) // (self.max_n + 1) << 32 | once & 0xFFFFFFFF, votes.weights[first])
+        return pairs >> 32, pairs & 0xFFFFFFFF, total
+
+    def _question(self, kernel: np.ndarray) -> tuple[np.ndarray, Pass]:
+        """The token of each vote of a question, and these votes, weighed (sizes are not theirs)."""
+        votes, rows, kernel = self._weighed(kernel)
+        own = (votes.grams <= rows + 1) & (kernel[rows] > 0)
+        rows = rows[own]
+        kept = Pass(votes.sizes, *(part[own] for part in votes[1:]))
+        return rows, kept._replace(weights=kept.weights * kernel[rows])
+
+    def _weighed(self, kernel: np.ndarray) -> tuple[Pass, np.ndarray, np.ndarray]:
+        """Votes of the last tokens as one pass, the token of each, and the weight of each token, oldest first."""
         there = self._held + (0 if self._expected is None else len(self._expected.sizes))
         wanted = min(len(kernel), self.window, there)
-        if not wanted:
-            return np.empty(0, np.int64), np.empty(0)
-        sizes, blocks, weights, grams, parts = self._newest(wanted)
-        self.weighed += len(weights)
-        rows, kernel = np.repeat(np.arange(wanted), sizes), kernel[wanted - 1 :: -1]
-        if not alone:
-            return _by_block(*_roots(rows, blocks, weights, kernel))
-        own = grams <= rows + 1
-        blocks, weights, parts = blocks[own], weights[own] * kernel[rows[own]], parts[own]
-        unique, inverse = np.unique(blocks, return_inverse=True)
-        scores = np.bincount(inverse, weights, len(unique))
-        return unique, _across(unique, inverse, weights, parts, scores)
+        votes = self._newest(wanted)
+        self.weighed += len(votes.weights)
+        return votes, np.repeat(np.arange(wanted), votes.sizes), kernel[:wanted][::-1]
 
     def _newest(self, tokens: int) -> Pass:
         """Votes of the newest tokens, as one pass."""
-        passes: list[Pass] = []
+        passes: list[Pass] = [] if tokens else [NONE]
         expected = () if self._expected is None else (self._expected,)
-        for votes in (*expected, *reversed(self._passes)):
+        for votes in (*expected, *reversed(self._passes)) if tokens else ():
             surplus = len(votes.sizes) - tokens
             if surplus > 0:
                 skip = votes.sizes[:surplus].sum()
@@ -160,18 +180,19 @@ def _roots(
     return pairs & 0xFFFFFFFF, np.sqrt(votes) * kernel[pairs >> 32]
 
 
-def _across(
-    unique: np.ndarray, inverse: np.ndarray, weights: np.ndarray, parts: np.ndarray, scores: np.ndarray
-) -> np.ndarray:
-    """The scores, but where the second half of a block and the first half of the next one have more votes together than
-    either block by itself, and both a fair share of them, both get the sum: what is asked for lies across the edge.
+def _across(unique: np.ndarray, inverse: np.ndarray, votes: Pass) -> tuple[np.ndarray, np.ndarray]:
+    """(blocks, scores): sums, but where the second half of a block and the first half of the next one have more votes
+    together than either block by itself, and both a fair share of them, both get the sum: what is asked for lies across
+    the edge.
     """
-    first, second = (np.bincount(inverse, weights * (parts == part), len(unique)) for part in (FIRST, SECOND))
+    scores = np.bincount(inverse, votes.weights, len(unique))
+    first, second = (
+        np.bincount(inverse, votes.weights * (votes.parts == part), len(unique)) for part in (FIRST, SECOND)
+    )
     here = np.flatnonzero(np.diff(unique) == 1)
     together = second[here] + first[here + 1]
     fair = np.minimum(second[here], first[here + 1]) >= SHARE * together
     here, together = here[fair], together[fair]
-    scores = scores.copy()
     np.maximum.at(scores, here, together)
     np.maximum.at(scores, here + 1, together)
-    return scores
+    return unique, scores
