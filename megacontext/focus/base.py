@@ -68,7 +68,7 @@ class Scorer(ABC):
         """
 
     def follow(self, moment: Moment, scores: Scores) -> Scores:
-        """At a prompt's end: the scores, with the blocks that those found lead to. Steps: the scorer's to say."""
+        """At a prompt's end: the scores, with the blocks that those found lead to, or leave to be found."""
         return scores
 
     def state(self) -> dict[str, Any]:
