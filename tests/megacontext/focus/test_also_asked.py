@@ -39,8 +39,8 @@ KEYS = [f"the magic word for the {key} is word-{n} ." for n, key in enumerate(("
 
 def test_every_part_of_a_question_finds_its_block():
     told = [KEYS[0], FILLER, FILLER, KEYS[1], FILLER, FILLER, KEYS[2], FILLER]
-    question = "what is the magic word for the blue box , the red door and the old ship ? the magic word for the blue box"
-    assert sorted(found(question, *told)) == [3, 6]
+    question = "what is the magic word for the blue box , the red door and the old ship ?"
+    assert sorted(found(f"{question} the magic word for the blue box", *told)) == [3, 6]
 
 
 def test_a_question_of_one_part_asks_for_nothing_else():
@@ -72,7 +72,7 @@ def test_parts_are_few_and_each_adds_what_a_rare_phrase_adds():
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=90), st.integers(1, 30), st.integers(0, 6))
 def test_votes_of_a_question_count_each_phrase_once_a_block(text, words, behind):
-    """Every n-gram of the question's words alone, wherever it stood before, once for each block that goes on with it."""
+    """Every n-gram of the question's words alone, wherever it stood, once for each block that goes on with it."""
     store = LexicalStore(8, max_matches=9, edge=3, window=64)
     store.add(text)
     words = min(words, len(text))
