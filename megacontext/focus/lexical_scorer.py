@@ -46,13 +46,6 @@ def flowing_kernel(ahead: int = 0, window: int = 24, fade: float = 0.8) -> np.nd
     return weights
 
 
-def _question_kernel(history: int, words: tuple[int, int]) -> np.ndarray:
-    """What somebody said asks by itself: with the chat format around it, it would look like any other turn."""
-    kernel = np.zeros(min(history - words[0], WINDOW))
-    kernel[max(history - words[1], 0) :] = 1.0
-    return kernel
-
-
 class LexicalScorer(Scorer):
     """Votes of an index over all tokens, while text flows over the last ones, at a prompt's end over all of the prompt.
 
@@ -135,7 +128,7 @@ class LexicalScorer(Scorer):
         return found
 
     def _prompted(self, index: LexicalStore, moment: Moment, words: tuple[int, int]) -> Scores:
-        blocks, votes = index.scores(_question_kernel(moment.context.history, words), alone=True)
+        blocks, votes = index.scores(self._question(moment, words), alone=True)
         # What is recent stands in view anyway; but if it answers a prompt best, others must measure up to it.
         before = blocks < self._before(moment, words)
         blocks, votes = blocks[before], votes[before]
@@ -167,9 +160,9 @@ class LexicalScorer(Scorer):
 
     def _also_asked(self, index: LexicalStore, moment: Moment, words: tuple[int, int]) -> list[int]:
         """The blocks of a question's other parts."""
-        asked = index.asked(_question_kernel(moment.context.history, words))
-        before = asked[1] < self._before(moment, words)
-        return also_asked(*(part[before] for part in asked), length=index.length)
+        rows, blocks, votes = index.asked(self._question(moment, words))
+        before = blocks < self._before(moment, words)
+        return also_asked(rows[before], blocks[before], votes[before], index.length)
 
     def _followed(self, index: LexicalStore, moment: Moment, words: tuple[int, int], scores: Scores) -> Sequence[int]:
         """The blocks of what the best ones ask on for."""
@@ -182,6 +175,22 @@ class LexicalScorer(Scorer):
         found = list(chain.from_iterable(islice(ahead.steps(moment.tree.tokens(start, stop), best), self.follows)))
         self.flops += 2 * ahead.weighed
         return found
+
+    def _question(self, moment: Moment, words: tuple[int, int]) -> np.ndarray:
+        """Weight of each newest token by its age: the words count, one by one.
+
+        With the chat format around it, what somebody said would look like any other turn; with its question mark, like
+        the question when it was asked before.
+        """
+        history = moment.context.history
+        kernel = np.zeros(min(history - words[0], WINDOW))
+        start, stop = history - len(kernel), min(words[1], history)
+        if start < stop:
+            counts = np.ones(stop - start)
+            if self.vocabulary is not None:
+                counts[self.vocabulary.is_end(np.asarray(moment.tree.tokens(start, stop), np.int64))] = 0.0
+            kernel[history - stop :] = counts[::-1]
+        return kernel
 
     def _before(self, moment: Moment, words: tuple[int, int]) -> int:
         """The end of the blocks before a prompt."""

@@ -29,9 +29,10 @@ from megacontext.focus.scorers import (
     make_scorer,
 )
 from megacontext.gist.top_token import TopTokenGist
+from megacontext.models.vocabulary import vocabulary_of
 from megacontext.span import Grid
 from megacontext.testing.lexical_index import LexicalIndex
-from megacontext.testing.toy import ids, run, toy_model, toy_tokens
+from megacontext.testing.toy import ToyWords, ids, run, toy_model, toy_tokens
 from megacontext.tree.memory_tree import MemoryTree
 from nanochat.engine import prefill
 from nanochat.rotary import Rotary
@@ -218,6 +219,22 @@ def test_tokens_that_the_index_could_not_take_wait_for_the_next_one_who_asks(mon
         with pytest.raises(StoreError, match="damaged"):
             other.score(moment)
     assert one.score(moment) == other.score(moment)
+
+
+def test_a_question_mark_does_not_ask_for_the_same_question():
+    words, mark = [f"word-{n}" for n in range(63)], 63
+    told, asked = [51, 52, 53, 54, 55], [51, 52, 53, 54, mark]
+    found = []
+    for ends in ("?", "word-63"):
+        scorer = LexicalScorer(BLOCK, vocabulary=vocabulary_of(ToyWords([*words, ends])))
+        scene = Scene(scorer, 50)
+        scene.tokens = [token % 40 for token in scene.tokens]
+        scene.tokens[20:25], scene.tokens[100:105], scene.tokens[190:195] = told, asked, asked
+        moment = scene.moment((190, 195), far_end=45)
+        found.append([scorer.score(moment), scorer.score(moment._replace(words=(190, 194)))])
+    (asked_so, without), (as_word, _) = found
+    assert asked_so == without
+    assert as_word != without
 
 
 def test_a_lexical_scorer_brought_back_scores_as_one_that_never_stopped(tmp_path):
