@@ -76,7 +76,7 @@ class MemoryConfig(Section):
     """Newest tokens that are computed again under the new view when a prompt ends."""
     expand_above: Annotated[float, Field(ge=-1, le=1)] = 0.35
     """Score that deserves detail."""
-    hysteresis: Annotated[float, Field(ge=0, le=1)] = 0.05
+    hysteresis: Annotated[float, Field(ge=0, le=1)] = 0.0
     """What a block in view may score less than a newcomer and still stay while text flows."""
     cooldown: Annotated[int, Field(ge=0)] = 0
     """Ticks that an edit stays untouched, unless the budget forces it."""

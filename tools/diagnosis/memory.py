@@ -127,7 +127,7 @@ def _residency(ticks: list[Tick]) -> Finding:
     wrong = [t for t in judged if t.outside("residency")]
     told = [t for t in wrong if t.floor is None or t.record["residency"] < t.floor]
     aside = "; below the band only while text is read, where the view follows it" if wrong else ""
-    remedy = "memory.hysteresis: 0.2 and memory.cooldown: 4 keep what is in view for longer"
+    remedy = "memory.hysteresis: 0.1 and memory.cooldown: 4 keep what is in view for longer"
     return _judged("residency", judged, told, min, remedy, aside)
 
 
@@ -195,7 +195,7 @@ def _edits(records: Sequence[Record], settings: Record) -> Iterator[Finding]:
     between = f"came, went and came again within {OSCILLATION} ticks"
     yield _about_spans("oscillation", swings, between, remedy, _within_sums(records))
     chains = [found for edits in by_span.values() if (found := _chain(edits))]
-    remedy = f"memory.hysteresis: 0.2, or memory.cooldown: {cooldown}; a larger memory.budget leaves it its place"
+    remedy = f"memory.hysteresis: 0.1, or memory.cooldown: {cooldown}; a larger memory.budget leaves it its place"
     yield _about_spans("collapses", chains, f"collapsed {REPEATED} times, each soon after the last", remedy)
 
 
