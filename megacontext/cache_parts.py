@@ -42,10 +42,10 @@ class CacheParts:
 
     Where it stands: `length` tokens seen, of which the scorer has not observed the last `unobserved`; `carry` (the
     model's state that travels with the keys); `context` (the plan) and `view` (its contents), `tree` (history),
-    `rings` by layer, `mass` or None, `scorer`. tick: the next one's number; since_tick: tokens since the last one;
-    last_rows: of the newest pass. marked: whether the next rows may be taken back. held: while an answer runs, what its
-    prompt asked for stays in view. model: the last one that passed, for what must be computed again. losses: what the
-    disk lost, so far. edits: the last edit of each entry in view.
+    `rings` by layer, `mass` or None, `scorer`. tick: the next one's number; since_tick: tokens since the last one
+    that it did not know of. last_rows: of the newest pass. marked: whether the next rows may be taken back. held: while
+    an answer runs, what its prompt asked for stays in view. model: the last one that passed, for what must be computed
+    again. losses: what the disk lost, so far. edits: the last edit of each entry in view.
     """
 
     carry: Tensor | None

@@ -66,8 +66,8 @@ class MemoryConfig(Section):
     prompt_sharpness: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Share of the best block's score that another one needs to be shown when a prompt ends."""
     prompt_follows: Annotated[int, Field(ge=0, le=8)] = 2
-    """Further look-ups when a prompt ends, each with what the one before it found; 0: none. Their blocks have
-    .8 of the best score at most: with a greater `prompt_sharpness` they are not shown."""
+    """Further look-ups when a prompt ends, each with what the one before it found; 0: none. Their blocks, and those of
+    a question's other parts, have .8 of the best score at most: a greater `prompt_sharpness` leaves them out."""
     prompt_near: bool = True
     """Whether far blocks stand right before the prompt when it ends, instead of before the recent text."""
     prompt_fill: bool = False

@@ -218,5 +218,6 @@ def _ours(
         cache = kind(spec, config, scorer, files=files, text=text)
     except ValueError as error:  # a scorer that is not there
         raise ConfigError(f"cache {name}: {error}") from error
-    stride = 1 if config.plan_ahead else config.tick_tokens  # a plan made ahead knows all tokens of its pass
+    ahead = config.plan_ahead and config.mode != "exact"  # a plan made ahead knows all tokens of its pass
+    stride = 1 if ahead else config.tick_tokens
     return Contender(cache, stride, config.budget, hint, files)

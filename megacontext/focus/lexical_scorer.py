@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
@@ -14,6 +15,7 @@ from megacontext.errors import StoreError
 from megacontext.focus.base import Moment, Scorer, Scores
 from megacontext.focus.lexical.also_asked import also_asked
 from megacontext.focus.lexical.follow_up import FollowUp
+from megacontext.focus.lexical.records import checked
 from megacontext.focus.lexical_store import LexicalStore
 from megacontext.models.vocabulary import Vocabulary
 from megacontext.tree.memory_tree import MemoryTree
@@ -21,7 +23,7 @@ from megacontext.tree.memory_tree import MemoryTree
 CANDIDATES = 64  # blocks a scorer names at most
 NEAREST = 32  # blocks before the recent part that are near enough to be named for that alone
 NEARLY = 0.9  # of the best block's score: found as well
-FOLLOWED, LESS = 0.8, 0.004  # of the best block's score: what further look-ups find has; each block a little less
+FOLLOWED, LESS = 0.8, 0.004  # of the best block's score: what is found further has; each block a little less
 WAITING = 64  # tokens that may wait to be indexed: together they cost a fraction of what they cost one by one
 WINDOW = 256  # newest tokens whose votes are kept: the words of a prompt must be among them
 
@@ -46,8 +48,12 @@ def flowing_kernel(ahead: int = 0, window: int = 24, fade: float = 0.8) -> np.nd
     return weights
 
 
+def _until(end: int, blocks: np.ndarray, votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return blocks[blocks < end], votes[blocks < end]
+
+
 class LexicalScorer(Scorer):
-    """Votes of an index over all tokens, while text flows over the last ones, at a prompt's end over all of the prompt.
+    """Votes of an index over all tokens, while text flows of the last ones, at a prompt's end of the prompt's words.
 
     While text flows a block's worth is what is asked of it (mean root of a token's votes) and its nearness: `nearness`
     tokens over its distance. A worth of 1 makes a score of 1/2. At a prompt's end the best block's score says how sure
@@ -108,9 +114,10 @@ class LexicalScorer(Scorer):
         if self._index is None:
             self._index = self._open(0, lambda start, stop: [])
         self.ahead = 0
-        self._waiting.append(self._folded(tokens))
+        self._waiting.append(checked(self._folded(tokens)))
         if sum(map(len, self._waiting)) >= WAITING:
-            self._current()
+            with suppress(StoreError):  # they wait on, and whoever asks is told
+                self._current()
 
     def expect(self, tokens: Sequence[int]) -> None:
         index = self._current()
@@ -128,10 +135,8 @@ class LexicalScorer(Scorer):
         return found
 
     def _prompted(self, index: LexicalStore, moment: Moment, words: tuple[int, int]) -> Scores:
-        blocks, votes = index.scores(self._question(moment, words), alone=True)
         # What is recent stands in view anyway; but if it answers a prompt best, others must measure up to it.
-        before = blocks < self._before(moment, words)
-        blocks, votes = blocks[before], votes[before]
+        blocks, votes = _until(self._before(moment, words), *index.scores(self._question(moment, words), alone=True))
         return best(blocks, votes / (votes.max() + self.prompt_half)) if len(blocks) else {}
 
     def _flowing(self, index: LexicalStore, moment: Moment) -> Scores:
@@ -160,9 +165,16 @@ class LexicalScorer(Scorer):
 
     def _also_asked(self, index: LexicalStore, moment: Moment, words: tuple[int, int]) -> list[int]:
         """The blocks of a question's other parts."""
-        rows, blocks, votes = index.asked(self._question(moment, words))
-        before = blocks < self._before(moment, words)
-        return also_asked(rows[before], blocks[before], votes[before], index.length)
+        weighed, question, before = index.weighed, self._question(moment, words), self._before(moment, words)
+        numbers, scores = _until(before, *index.scores(question, alone=True))
+        rows, blocks, votes = index.asked(question)
+        self.flops += 2 * (index.weighed - weighed)
+        there = blocks < before
+        if not len(numbers):
+            return []
+        near = np.abs(numbers - numbers[scores.argmax()]) <= 1
+        known = numbers[near & (scores >= NEARLY * scores.max())]
+        return also_asked(rows[there], blocks[there], votes[there], known, index.length)
 
     def _followed(self, index: LexicalStore, moment: Moment, words: tuple[int, int], scores: Scores) -> Sequence[int]:
         """The blocks of what the best ones ask on for."""

@@ -135,14 +135,16 @@ class LexicalStore:
     def expect(self, tokens: Iterable[int]) -> None:
         """Let tokens that are about to come vote, without indexing them: what they ask for can be there when they come.
 
-        Their votes hold until the next `add` or `expect`. At most TOGETHER of them, the newest, are looked up.
+        Their votes hold until the next `add` or `expect`, but for one token that comes as expected. At most TOGETHER of
+        them, the newest, are looked up.
         """
         ids = checked(tokens)[-TOGETHER:]
-        self._foreseen = (self.length, int(ids[0])) if len(ids) == 1 else None
+        self._foreseen = None
         text = np.concatenate([self._text[self._filled - (CONTEXT - 1) : self._filled], ids])
         found = contexts(text)
         counts, places = self._newest.look_up(found.astype(np.uint32).tobytes())
         self._votes.expect(self.length, *self._matches(found, np.array(counts, np.int64), np.array(places, np.int64)))
+        self._foreseen = (self.length, int(ids[0])) if len(ids) == 1 else None
 
     def look_up(self, ids: Iterable[int]) -> Matches:
         """Where the n-grams of some tokens stand in history, those that tell something. Nothing votes."""

@@ -12,32 +12,29 @@ import numpy as np
 
 from megacontext.focus.lexical.votes import weigh
 
-OPEN = 12.0  # what must be left, in votes of a word that stands at one place: a phrase of three words is 1 + 4 + 9
+OPEN = 12.0  # what must be left, in votes of a word that stands at one place: a phrase of two is 6, of three 20
 HALF = 0.5  # of a block's votes that are left, that its neighbour must have: what was told lies in both
 MOST = 3  # further parts of a question
 
 
-def also_asked(rows: np.ndarray, blocks: np.ndarray, votes: np.ndarray, length: int) -> list[int]:
+def also_asked(rows: np.ndarray, blocks: np.ndarray, votes: np.ndarray, known: np.ndarray, length: int) -> list[int]:
     """Blocks beside the best one, in the order of what they add.
 
-    rows, blocks, votes: (m,) what each token of the question gives each block, every pair once. length: of history.
+    rows, blocks, votes: (m,) what each token of the question gives each block, every pair once. known: the best block,
+    or both that what was told lies across. length: of history.
     """
     found: list[int] = []
     least = OPEN * float(weigh(length, np.ones(1), np.ones(1))[0])
-    if not len(rows):
-        return found
     numbers, at = np.unique(blocks, return_inverse=True)
-    covered, open_ = np.zeros(rows.max() + 1), np.ones(len(numbers), bool)
-    for part in range(1 + MOST):
+    covered, open_ = np.zeros(rows.max(initial=-1) + 1), ~np.isin(numbers, known)
+    for _ in range(MOST):
+        theirs = ~open_[at]
+        np.maximum.at(covered, rows[theirs], votes[theirs])
         left = np.bincount(at, np.maximum(votes - covered[rows], 0.0), len(numbers)) * open_
-        first = int(left.argmax())
-        if part and left[first] < least:
+        if left.max(initial=0.0) < least:
             break
-        near = np.abs(numbers - numbers[first]) <= 1  # what was told may lie across an edge
-        if part:
-            both = np.flatnonzero(near & (left >= HALF * left[first]))
-            found += numbers[both[np.argsort(-left[both], kind="stable")]].tolist()
-        open_ &= ~near
-        mine = near[at]
-        np.maximum.at(covered, rows[mine], votes[mine])
+        first = left.argmax()
+        both = np.flatnonzero((np.abs(numbers - numbers[first]) <= 1) & (left >= HALF * left[first]))  # across an edge
+        found += numbers[both[np.argsort(-left[both], kind="stable")]].tolist()
+        open_[both] = False
     return found

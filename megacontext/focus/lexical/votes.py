@@ -66,7 +66,7 @@ class Votes:
         self._keep(self._cast(length, counts, places))
 
     def expect(self, length: int, counts: np.ndarray, places: np.ndarray) -> None:
-        """The same for tokens that are about to come: they vote until the next `add` or `expect`."""
+        """The same for tokens that are about to come: they vote until the next `add`, `expect` or `keep_expected`."""
         self._expected = self._cast(length, counts, places)
 
     def keep_expected(self) -> None:

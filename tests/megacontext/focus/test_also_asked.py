@@ -31,7 +31,9 @@ def found(question: str, *blocks: str) -> list[int]:
     store.add(asked)
     rows, numbers, votes = store.asked(np.ones(len(asked)))
     before = numbers < len(blocks)
-    return also_asked(rows[before], numbers[before], votes[before], store.length)
+    scored, scores = store.scores(np.ones(len(asked)), alone=True)
+    best = scored[[np.where(scored < len(blocks), scores, -1.0).argmax()]]
+    return also_asked(rows[before], numbers[before], votes[before], best, store.length)
 
 
 KEYS = [f"the magic word for the {key} is word-{n} ." for n, key in enumerate(("blue box", "red door", "old ship"))]
@@ -41,6 +43,26 @@ def test_every_part_of_a_question_finds_its_block():
     told = [KEYS[0], FILLER, FILLER, KEYS[1], FILLER, FILLER, KEYS[2], FILLER]
     question = "what is the magic word for the blue box , the red door and the old ship ?"
     assert sorted(found(f"{question} the magic word for the blue box", *told)) == [3, 6]
+
+
+@pytest.mark.parametrize("between", [0, 1, 2])
+def test_parts_may_stand_side_by_side(between):
+    """What was told in one breath lies in blocks that touch."""
+    told = [FILLER] * 9
+    places = [1, 2 + between, 3 + 2 * between]
+    for place, key in zip(places, KEYS, strict=True):
+        told[place] = key
+    question = (
+        "what is the magic word for the blue box , the red door and the old ship ? the magic word for the blue box"
+    )
+    assert sorted(found(question, *told)) == places[1:]
+
+
+def test_the_best_block_is_the_one_that_is_shown_whatever_others_cover():
+    """It may be the best for repeating one part."""
+    rows, blocks, votes = np.array([0, 1, 2]), np.array([1, 5, 5]), np.array([50.0, 100.0, 100.0])
+    assert also_asked(rows, blocks, votes, np.array([1]), 1000) == [5]
+    assert also_asked(rows, blocks, votes, np.array([5]), 1000) == []
 
 
 def test_a_question_of_one_part_asks_for_nothing_else():
@@ -56,17 +78,17 @@ def test_saying_the_same_twice_is_no_other_part():
 def test_a_part_that_lies_across_two_blocks_finds_both():
     rows, blocks = np.array([0, 0, 1, 1, 2, 2, 3]), np.array([2, 9, 2, 9, 8, 9, 9])
     votes = np.array([90.0, 90, 300, 150, 80, 80, 60])
-    assert also_asked(rows, blocks, votes, 1000) == [9, 8]
-    assert also_asked(rows, blocks, votes - 30 * (blocks == 8) - 30 * (rows == 2), 1000) == [9]
+    assert also_asked(rows, blocks, votes, np.array([2]), 1000) == [9, 8]
+    assert also_asked(rows, blocks, votes - 30 * (blocks == 8) - 30 * (rows == 2), np.array([2]), 1000) == [9]
 
 
 def test_parts_are_few_and_each_adds_what_a_rare_phrase_adds():
     parts = np.arange(2 * MOST + 2)
     blocks = 10 * parts
     enough = OPEN * np.log1p(1000)
-    assert also_asked(parts, blocks, enough + 50.0 - parts, 1000) == blocks[1 : 1 + MOST].tolist()
-    assert also_asked(parts, blocks, np.where(parts < 2, enough, enough - 1), 1000) == [10]
-    assert also_asked(parts[:0], blocks[:0], np.empty(0), 1000) == []
+    assert also_asked(parts, blocks, enough + 50.0 - parts, blocks[:1], 1000) == blocks[1 : 1 + MOST].tolist()
+    assert also_asked(parts, blocks, np.where(parts < 2, enough, enough - 1), blocks[:1], 1000) == [10]
+    assert also_asked(parts[:0], blocks[:0], np.empty(0), blocks[:1], 1000) == []
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,6 +9,7 @@ import tempfile
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -86,6 +87,22 @@ def test_tokens_expected_together_find_nothing_among_themselves():
     assert not len(store.scores(np.ones(6))[0])
     store.expect([5, 50])
     assert set(store.scores(np.ones(2))[0].tolist()) == {0, 1, 2}
+
+
+def test_a_token_whose_expectation_failed_is_looked_up_when_it_comes(monkeypatch):
+    text = [5, 6, 7, 8, 9] * 8
+    store, other = LexicalStore(8, unit=16), LexicalStore(8, unit=16)
+    for one in (store, other):
+        one.add(text)
+    store.expect([9])
+    with monkeypatch.context() as broken:
+        broken.setattr(archive.Archive, "look_up", Mock(side_effect=StoreError("damaged")))
+        with pytest.raises(StoreError):
+            store.expect([6])
+    for one in (store, other):
+        one.add([6])
+    for found, expected in zip(store.scores(np.ones(3)), other.scores(np.ones(3)), strict=True):
+        assert np.array_equal(found, expected)
 
 
 @settings(max_examples=60, deadline=None)

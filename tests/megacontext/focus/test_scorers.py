@@ -208,17 +208,30 @@ def test_tokens_that_wait_to_be_indexed_are_heard_when_somebody_asks():
     assert one.score(moment) == other.score(moment) == twin.score(moment)
 
 
-def test_tokens_that_the_index_could_not_take_wait_for_the_next_one_who_asks(monkeypatch):
+@pytest.mark.parametrize("last", [5, 70])
+def test_tokens_that_the_index_could_not_take_wait_for_the_next_one_who_asks(monkeypatch, last):
     one, other = LexicalScorer(BLOCK), LexicalScorer(BLOCK)
     moment = Scene(one, 50).moment(far_end=45)
     tokens = moment.tree.tokens(0, len(moment.tree))
-    other.observe(tokens[:-5])
+    other.observe(tokens[:-last])
     with monkeypatch.context() as broken:
         broken.setattr(Archive, "look_up", Mock(side_effect=StoreError("damaged")))
-        other.observe(tokens[-5:])
+        other.observe(tokens[-last:])
         with pytest.raises(StoreError, match="damaged"):
             other.score(moment)
     assert one.score(moment) == other.score(moment)
+
+
+def test_all_votes_that_a_prompt_asks_for_are_counted():
+    scorer = LexicalScorer(BLOCK)
+    scene = Scene(scorer, 50)
+    scene.tokens[190:194] = scene.tokens[20:24]
+    moment = scene.moment((190, 194), far_end=45)
+    scores = scorer.score(moment)
+    assert scorer.flops == 2 * scorer._current().weighed > 0
+    before = scorer.flops
+    scorer.follow(moment, scores)
+    assert scorer.flops == 2 * scorer._current().weighed > before
 
 
 def test_a_question_mark_does_not_ask_for_the_same_question():
