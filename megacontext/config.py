@@ -63,6 +63,9 @@ class MemoryConfig(Section):
     it; 0: words alone choose."""
     prompt_blocks: Annotated[int, Field(ge=0)] = 4
     """Exact blocks far from the tail when a prompt ends."""
+    prompt_broad_blocks: Annotated[int, Field(ge=0)] = 12
+    """So many instead where no block stands out: the best score is weak and many others are half as good or better;
+    0: never."""
     prompt_sharpness: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Share of the best block's score that another one needs to be shown when a prompt ends."""
     prompt_follows: Annotated[int, Field(ge=0, le=8)] = 2

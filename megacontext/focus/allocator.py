@@ -2,8 +2,9 @@
 
 History has four parts: the first blocks (always exact), the far part, the recent part (always exact), the tail. Only
 the far part is up for choice. Its places go, in this order, to blocks whose score deserves detail (at most `far_blocks`
-of them, or `prompt_blocks` when a prompt has just ended), then to blocks that are in view anyway, newest first. What
-has no place is collapsed; complete groups of gists fold into their parent while gists take more than `gist_budget`.
+of them; when a prompt has just ended `prompt_blocks`, or `broad_blocks` where none stands out), then to blocks that are
+in view anyway, newest first. What has no place is collapsed; complete groups of gists fold into their parent while
+gists take more than `gist_budget`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import NamedTuple
 from megacontext.config import MemoryConfig
 from megacontext.context import Collapse, Edit, WorkingContext
 from megacontext.errors import BudgetError
+from megacontext.focus.detail import Detail, prompt_detail
 from megacontext.span import Span
 
 
@@ -39,11 +41,11 @@ class FocusAllocator:
     """The policy. Counts in blocks unless said; scores are in [-1, 1].
 
     protect_first: blocks at the start that stay exact. recent_tokens: so do the newest tokens. prompt_recent_tokens:
-    so many of them when a prompt has ended, as far as there are places. far_blocks, prompt_blocks: see above.
-    expand_above: a score that deserves detail. hysteresis: what a block in view may score less than a newcomer and
-    still stay while text flows. cooldown: ticks an edit stays untouched. max_edits: expansions of one steady tick.
+    so many of them when a prompt has ended, as far as there are places. far_blocks, prompt_blocks, broad_blocks: see
+    above. expand_above: a score that deserves detail. hysteresis: what a block in view may score less than a newcomer
+    and still stay while text flows. cooldown: ticks an edit stays untouched. max_edits: expansions of one steady tick.
     gist_budget: slots that gists may take. fill: whether unscored blocks in view may keep free places when a prompt
-    has ended. sharpness: share of the best score that others need then.
+    has ended. sharpness: share of the best score that others need then, where a block stands out.
     """
 
     protect_first: int = 1
@@ -51,6 +53,7 @@ class FocusAllocator:
     prompt_recent_tokens: int = 0
     far_blocks: int = 16
     prompt_blocks: int = 2
+    broad_blocks: int = 0
     expand_above: float = 0.0
     hysteresis: float = 0.0
     cooldown: int = 0
@@ -68,6 +71,7 @@ class FocusAllocator:
             prompt_recent_tokens=config.prompt_recent_tokens,
             far_blocks=config.far_blocks,
             prompt_blocks=config.prompt_blocks,
+            broad_blocks=config.prompt_broad_blocks,
             expand_above=config.expand_above,
             hysteresis=config.hysteresis,
             cooldown=config.cooldown,
@@ -175,18 +179,15 @@ class FocusAllocator:
         """The scored far blocks that get a place, best first. While text flows, none takes the place of a held one."""
         low, high = self.first_end(context), self.recent_start(context, sharp)
         block = context.grid.block
+        detail = self._detail(context, scores, sharp)
         ranked = []
         for number, score in scores.items():
-            if score > self.expand_above and low <= number * block < high:
+            if score > detail.above and score >= detail.least and low <= number * block < high:
                 entry = context.covering(number * block)
                 bonus = self.hysteresis if entry.level == 0 and not sharp else 0.0
                 ranked.append((score + bonus, number, entry))
         ranked.sort(reverse=True)
-        if sharp and ranked:  # far pages must measure up to the best of all, which may be recent
-            known = (score for number, score in scores.items() if number * block < context.sealed)
-            best = max(ranked[0][0], *known)
-            ranked = [entry for entry in ranked if entry[0] >= self.sharpness * best]
-        most = min(self.prompt_blocks if sharp else self.far_blocks, places)
+        most = min(detail.most, places)
         chosen: list[Span] = []
         refused: list[Refusal] = []
         newcomers = 0
@@ -205,6 +206,14 @@ class FocusAllocator:
                 newcomers += entry.level > 0
                 chosen.append(page)
         return chosen, refused
+
+    def _detail(self, context: WorkingContext, scores: Mapping[int, float], sharp: bool) -> Detail:
+        """What deserves detail. At a prompt's end far pages must measure up to the best of all, which may be recent."""
+        if not sharp:
+            return Detail(self.far_blocks, self.expand_above)
+        known = [score for number, score in scores.items() if number * context.grid.block < context.sealed]
+        few = Detail(self.prompt_blocks, self.expand_above)
+        return prompt_detail(known, few, self.broad_blocks, self.sharpness)
 
     def _keep(self, pages: list[Span], chosen: list[Span], held: set[Span], places: int, sharp: bool) -> set[Span]:
         """The far pages that stay: those on hold and the chosen ones (first when a prompt ends), then the newest."""

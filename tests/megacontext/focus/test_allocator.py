@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -60,6 +60,7 @@ allocators = st.builds(
     prompt_recent_tokens=st.integers(0, 26),
     far_blocks=st.integers(0, 5),
     prompt_blocks=st.integers(0, 3),
+    broad_blocks=st.sampled_from([0, 5]),
     expand_above=st.sampled_from([0.0, 0.4]),
     hysteresis=st.sampled_from([0.0, 0.2]),
     cooldown=st.integers(0, 5),
@@ -115,15 +116,17 @@ def test_newcomers_are_few_scored_and_under_their_caps(allocator, seed, spare, c
     for step in steps(allocator, seed, spare, costs):
         sharp = step.sharp and step.before.history + step.reserve > step.before.budget
         new = {page for page in newcomers(step) if page.end <= allocator.recent_start(step.before, sharp)}
-        assert all(step.scores.get(page.start // GRID.block, 0) > allocator.expand_above for page in new)
-        most = allocator.prompt_blocks if sharp else min(allocator.far_blocks, allocator.max_edits)
+        above = 0 if sharp and allocator.broad_blocks else allocator.expand_above
+        assert all(step.scores.get(page.start // GRID.block, 0) > above for page in new)
+        few, many = allocator.prompt_blocks, allocator.broad_blocks
+        most = max(few, many) if sharp else min(allocator.far_blocks, allocator.max_edits)
         assert len(new) <= most
 
 
 @quick
 @random_histories
 def test_a_prompts_end_shows_few_and_sharp(allocator, seed, spare, costs):
-    for step in steps(replace(allocator, fill=False), seed, spare, costs):
+    for step in steps(replace(allocator, fill=False, broad_blocks=0), seed, spare, costs):
         if not step.sharp or step.before.history + step.reserve <= step.before.budget:
             continue
         far = {page.start // GRID.block for page in allocator.far_pages(step.plan.context, True)}
@@ -264,6 +267,34 @@ def test_hysteresis_keeps_a_block_that_scores_a_little_less():
     assert shown(sticky.plan(with_seven, {7: 0.5, 9: 0.6}, 2, sharp=True), allocator) == [9]
 
 
+def at_a_prompts_end(scores: dict[int, float], **policy: Any) -> list[int]:
+    allocator = FocusAllocator(1, recent_tokens=16, prompt_blocks=2, sharpness=0.7, **policy)
+    plan = allocator.plan(folded(allocator), scores, 1, sharp=True)
+    return [page.start // GRID.block for page in allocator.far_pages(plan.context, True)]
+
+
+UNSURE = {3: 0.5, 5: 0.4, 7: 0.3, 9: 0.27, 11: 0.2}
+
+
+def test_where_no_block_stands_out_many_that_are_alike_come():
+    assert at_a_prompts_end(UNSURE, expand_above=0.35) == [3, 5]
+    assert at_a_prompts_end(UNSURE, expand_above=0.35, broad_blocks=5) == [3, 5, 7, 9]
+    assert at_a_prompts_end(UNSURE, expand_above=0.35, broad_blocks=3) == [3, 5, 7]
+
+
+def test_where_a_block_stands_out_or_none_deserves_detail_few_come():
+    sure = {n: score * 1.5 for n, score in UNSURE.items()}
+    assert at_a_prompts_end(sure, expand_above=0.35, broad_blocks=5) == [3, 5]
+    no_crowd = {3: 0.5, 5: 0.4, 7: 0.3, 9: 0.2, 11: 0.2}
+    assert at_a_prompts_end(no_crowd, expand_above=0.35, broad_blocks=5) == [3, 5]
+    weak = {n: score * 0.6 for n, score in UNSURE.items()}
+    assert at_a_prompts_end(weak, expand_above=0.35, broad_blocks=5) == []
+
+
+def test_a_sure_block_in_the_recent_text_leaves_nobody_unsure():
+    assert at_a_prompts_end({**UNSURE, 18: 0.9}, expand_above=0.35, broad_blocks=5) == []
+
+
 def test_blocks_in_view_keep_free_places_newest_first():
     allocator = FocusAllocator(1, recent_tokens=16, far_blocks=4)
     plan = allocator.plan(history(20, 40), {}, 1, reserve=1)
@@ -300,7 +331,7 @@ def test_a_budget_error_says_what_does_not_fit():
 @quick
 @random_histories
 def test_a_prompts_end_brings_its_longer_recent_part_back_as_far_as_there_are_places(allocator, seed, spare, costs):
-    for step in steps(replace(allocator, fill=False), seed, spare, costs):
+    for step in steps(replace(allocator, fill=False, broad_blocks=0), seed, spare, costs):
         if not step.sharp or step.before.history + step.reserve <= step.before.budget:
             continue
         context, block = step.plan.context, GRID.block
