@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 UNSURE = 0.65  # the best score when no block stands out; docs/decisions/0009 has the measurements
 ALIKE = 0.5  # of the best score: blocks that may then be as good as it
-CROWD = 2  # times as many alike as would be shown
+CROWD = 8  # so many alike are about as good as each other
 
 
 class Detail(NamedTuple):
@@ -28,6 +28,6 @@ def prompt_detail(scores: Collection[float], few: Detail, many: int, sharpness: 
     best = max(scores, default=0.0)
     if many > few.most > 0 and few.above < best < UNSURE:
         alike = ALIKE * best
-        if sum(score >= alike for score in scores) >= CROWD * few.most:
+        if sum(score >= alike for score in scores) >= CROWD:
             return Detail(many, 0.0, alike)
     return few._replace(least=sharpness * best)

@@ -17,7 +17,7 @@ from megacontext.focus.lexical.also_asked import also_asked
 from megacontext.focus.lexical.follow_up import FollowUp
 from megacontext.focus.lexical.records import checked
 from megacontext.focus.lexical_store import LexicalStore
-from megacontext.models.vocabulary import Vocabulary
+from megacontext.models.vocabulary import SPELLED, Vocabulary
 from megacontext.tree.memory_tree import MemoryTree
 
 CANDIDATES = 64  # blocks a scorer names at most
@@ -83,13 +83,14 @@ class LexicalScorer(Scorer):
         self.fingerprint = f"{fingerprint} {vocabulary.fingerprint}" if vocabulary else fingerprint
         self.ahead = 0  # tokens that are expected
         self._index: LexicalStore | None = None  # opened when history begins, or when it is brought back
+        self._newest: list[int] = []  # ids of history, as far as they say which word goes on
         self._waiting: list[np.ndarray] = []  # tokens of history that are not indexed yet
 
     def _open(self, length: int, tokens: Callable[[int, int], Sequence[int]]) -> LexicalStore:
         return LexicalStore.open(
             self.folder,
             length,
-            lambda start, stop: self._folded(tokens(start, stop)).tolist(),
+            lambda start, stop: self._folded(tokens(start, stop), tokens(max(start - SPELLED, 0), start)).tolist(),
             self.fingerprint,
             block=self.block,
             window=WINDOW,
@@ -112,9 +113,10 @@ class LexicalScorer(Scorer):
 
     def observe(self, tokens: Sequence[int]) -> None:
         if self._index is None:
-            self._index = self._open(0, lambda start, stop: [])
+            self._index, self._newest = self._open(0, lambda start, stop: []), []
         self.ahead = 0
-        self._waiting.append(checked(self._folded(tokens)))
+        self._waiting.append(checked(self._folded(tokens, self._newest)))
+        self._newest = [*self._newest, *tokens][-SPELLED:]
         if sum(map(len, self._waiting)) >= WAITING:
             with suppress(StoreError):  # they wait on, and whoever asks is told
                 self._current()
@@ -122,7 +124,7 @@ class LexicalScorer(Scorer):
     def expect(self, tokens: Sequence[int]) -> None:
         index = self._current()
         if index is not None:
-            index.expect(self._folded(tokens))
+            index.expect(self._folded(tokens, self._newest))
             self.ahead = min(len(tokens), WINDOW)
 
     def score(self, moment: Moment) -> Scores:
@@ -148,9 +150,9 @@ class LexicalScorer(Scorer):
         worth[np.searchsorted(numbers, blocks[far])] += asked[far]
         return best(numbers, worth / (worth + 1.0))
 
-    def _folded(self, tokens: Sequence[int]) -> np.ndarray:
+    def _folded(self, tokens: Sequence[int], before: Sequence[int]) -> np.ndarray:
         ids = np.asarray(tokens, np.int64)
-        return ids if self.vocabulary is None else self.vocabulary.fold(ids)
+        return ids if self.vocabulary is None else self.vocabulary.fold(ids, before)
 
     def follow(self, moment: Moment, scores: Scores) -> Scores:
         most = max(scores.values(), default=0.0)
@@ -210,6 +212,7 @@ class LexicalScorer(Scorer):
 
     def restore(self, state: dict[str, Any], tree: MemoryTree) -> None:
         self._index, self._waiting = self._open(len(tree), tree.tokens), []
+        self._newest = list(tree.tokens(max(len(tree) - SPELLED, 0), len(tree)))
 
     @property
     def failure(self) -> StoreError | None:

@@ -1,14 +1,16 @@
 """Vocabulary: what the ids of a tokenizer are as words, for whoever looks words up. Knows no model and no index.
 
 Byte-pair tokenizers have several ids for one word: with and without a space before it, with a capital or none (" Bill",
-"Bill", " bill"). Whoever asks about it rarely writes it as it stood, so an index of words should not tell them apart.
+"Bill", " bill"). Of one of these they may make several: " Emma" is one id, at the beginning of a line it is "E", "mma".
+Whoever asks about a word rarely writes it as it stood, so an index of words should not tell them apart: a piece that
+goes on with a word stands for all of the word so far.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -17,28 +19,64 @@ from megacontext.models.text import TextModel
 
 CLOSING = "\"')]}\u201d\u2019"  # what may stand between a stop and the next sentence
 STOPS = frozenset(".!?\u3002\uff01\uff1f")  # the full-width ones end sentences too
+SPELLED = 6  # newest pieces of a word that say which it is
+ROOM = (1 << 21) - 1  # folded ids are below
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
     """All (V,), by id. same: int64, one id for all that differ in case and in white space around them alone.
 
-    words: whether it has a letter. ends: whether a sentence, a line or, with a special, a turn ends with it.
+    words: whether it has a letter. ends: whether a sentence, a line or, with a special, a turn ends with it. inner: its
+    letters if it is of letters alone, so that it may go on with a word; else "". last: the letters that it ends with.
+    Both only of letters that have a case, lower-case. known: id of each word that is one piece.
     """
 
     same: np.ndarray
     words: np.ndarray
     ends: np.ndarray
+    inner: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
+    known: dict[str, int] = field(default_factory=dict)
 
-    def fold(self, ids: np.ndarray | Sequence[int]) -> np.ndarray:
-        """(n,) ids -> the ids that stand for them. Those that the tokenizer does not have stay as they are."""
+    def fold(self, ids: np.ndarray | Sequence[int], before: np.ndarray | Sequence[int] = ()) -> np.ndarray:
+        """(n,) ids -> the ids that stand for them. before: those that they follow, of which SPELLED count.
+
+        What goes on with a word has the id of the word so far, if that is one piece, else one of its own: beyond the
+        tokenizer's, from a checksum, so that two words may share one in a million times. An id that the tokenizer does
+        not have stays as it is.
+        """
         given = np.asarray(ids, np.int64)
-        known = given < len(self.same)
-        return self.same[given] if known.all() else np.where(known, self.same[given * known], given)
+        there = given < len(self.same)
+        folded = self.same[given] if there.all() else np.where(there, self.same[given * there], given)
+        text = np.concatenate([np.asarray(before, np.int64)[-SPELLED:], given]).clip(max=len(self.same))
+        joined = np.flatnonzero(self._joins[0][text[1:]] & self._joins[1][text[:-1]]) + 1
+        own = joined[joined >= len(text) - len(given)]
+        if len(own):
+            pieces, inside = text.tolist(), set(joined.tolist())
+            folded[own - (len(text) - len(given))] = [
+                self._id(_spelled(self, pieces, inside, at)) for at in own.tolist()
+            ]
+        return folded
+
+    @cached_property
+    def _joins(self) -> tuple[np.ndarray, np.ndarray]:
+        """(V + 1,) each: whether it may go on with a word, whether a word may go on after it; last: no id of ours."""
+        return np.array([*map(bool, self.inner), False]), np.array([*map(bool, self.last), False])
+
+    def _id(self, word: str) -> int:
+        own, size = self.known.get(word), len(self.same)
+        return size + zlib.crc32(word.encode()) % max(ROOM - size, 1) if own is None else own
 
     def is_word(self, ids: np.ndarray) -> np.ndarray:
         """(n,) whether each has a letter."""
         return self.words[ids.clip(max=len(self.words) - 1)]
+
+    def is_whole(self, ids: np.ndarray) -> np.ndarray:
+        """(n,) whether the word that each is a piece of, if it is one of a word, ends with it."""
+        ids = ids.clip(max=len(self.same))
+        goes_on = self._joins[0][ids[1:]] & self._joins[1][ids[:-1]]
+        return np.append(~goes_on, np.ones(len(ids[:1]), bool))
 
     def is_end(self, ids: np.ndarray) -> np.ndarray:
         """(n,) whether something ends with each."""
@@ -47,7 +85,7 @@ class Vocabulary:
     @cached_property
     def fingerprint(self) -> str:
         """Of which ids are taken for the same."""
-        return f"{zlib.crc32(self.same.tobytes()):08x}"
+        return f"{zlib.crc32(self.same.tobytes()):08x} spelled"
 
 
 _made: dict[tuple[str, int], Vocabulary] = {}  # by tokenizer: a process has one or two
@@ -64,6 +102,7 @@ def vocabulary_of(text: TextModel) -> Vocabulary:
 def _vocabulary(text: TextModel) -> Vocabulary:
     pieces = [text.token_bytes(token) for token in range(text.vocab_size)]
     first: dict[str, int] = {}
+    inner, last = [], []
     same = np.arange(len(pieces))
     words, ends = np.zeros((2, len(pieces)), bool)
     for token, piece in enumerate(pieces):
@@ -72,5 +111,24 @@ def _vocabulary(text: TextModel) -> Vocabulary:
         if word and "\ufffd" not in word:  # bytes that are no letter by themselves are only the same as themselves
             same[token] = first.setdefault(word, token)
         words[token] = any(letter.isalpha() or letter == "\ufffd" for letter in letters)
+        ending = _ending(letters)
+        inner.append(ending if ending == letters.lower() else "")
+        last.append(ending)
         ends[token] = not piece or "\n" in letters or word.rstrip(CLOSING)[-1:] in STOPS
-    return Vocabulary(same, words, ends)
+    return Vocabulary(same, words, ends, tuple(inner), tuple(last), first)
+
+
+def _ending(letters: str) -> str:
+    """The letters at the end. Those alone that have a case: other scripts have words without spaces between them."""
+    start = len(letters)
+    while start and letters[start - 1].lower() != letters[start - 1].upper():
+        start -= 1
+    return letters[start:].lower()
+
+
+def _spelled(vocabulary: Vocabulary, text: list[int], joined: set[int], at: int) -> str:
+    """The word whose piece stands at `at`, up to there; of a long one the newest SPELLED pieces."""
+    start = at
+    while start in joined and at - start < SPELLED - 1:
+        start -= 1
+    return vocabulary.last[text[start]] + "".join(vocabulary.inner[text[i]] for i in range(start + 1, at + 1))

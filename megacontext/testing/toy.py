@@ -108,13 +108,14 @@ class ToyTokenizer:
 
 
 class ToyWords:
-    """An id for each word, "/" among them a new line: what a `Vocabulary` asks of a tokenizer."""
+    """An id for each word: what a `Vocabulary` asks of a tokenizer. "/" is a new line, "+ma" goes on with a word."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words, self.vocab_size, self.fingerprint = tuple(words), len(words), repr(words)
 
     def token_bytes(self, token: int) -> bytes:
-        return b"\n" if self.words[token] == "/" else f" {self.words[token]}".encode()
+        word = self.words[token]
+        return b"\n" if word == "/" else word[1:].encode() if word[0] == "+" else f" {word}".encode()
 
 
 class ToyWeights:

@@ -15,9 +15,9 @@ from megacontext.testing.toy import ToyWords
 from nanochat.engine import prefill
 from nanochat.hook import BaseModel
 
-SAID = ["/", "where", "Coin", "coin", "in", "box", "has", "Anna", "anna", "at", "Rome"]
+SAID = ["/", "where", "Coin", "coin", "in", "box", "has", "Anna", "anna", "at", "Rome", "An", "+na"]
 WORDS = {word: number for number, word in enumerate(SAID)}
-TEXT = ToyWords([*SAID, *map(str, range(53))])
+TEXT = ToyWords([*SAID, *map(str, range(64 - len(SAID)))])
 FACTS = {1: "Coin in box /", 4: "box has Anna /", 7: "anna at Rome /"}
 
 
@@ -31,7 +31,7 @@ def told(model: BaseModel, text: ToyWords | None = TEXT, **changes: Any) -> Cont
     """A memory of three facts that lead to each other, among blocks that say nothing."""
     cache = empty(model, text, **changes)
     blocks = [FACTS.get(n, f"{n % 9} {n % 7} {n % 5} /").split() for n in range(24)]
-    history = [WORDS[word] if word in WORDS else 11 + int(word) for block in blocks for word in block]
+    history = [WORDS[word] if word in WORDS else len(SAID) + int(word) for block in blocks for word in block]
     prefill(model, cache, history, answer=False)
     return cache
 
@@ -74,3 +74,22 @@ def test_the_mix_follows_its_words():
             return {**scores, 7: 0.5}
 
     assert MixScorer(Following(), RecencyScorer()).follow(None, {1: 1.0}) == {1: 1.0, 7: 0.5}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("cut", [16, 17, 18])
+def test_a_name_in_pieces_is_found_by_its_word_in_one_wherever_reading_stopped(cut, restart):
+    model = small_model()
+    fact = [WORDS[word] for word in ("An", "+na", "at", "Rome", "/", "/", "/", "/")]
+    others = [len(SAID) + number % 9 for number in range(80)]
+    text = [*others[:16], *fact, *others]
+    with torch.inference_mode():
+        cache = empty(model, prompt_follows=0)
+        prefill(model, cache, text[:cut], answer=False)
+        if restart:
+            state, said = cache.state(), cache.tree.tokens(0, cache.length)
+            cache = empty(model, prompt_follows=0)
+            cache.restore(state, said, model)
+        prefill(model, cache, text[cut:], answer=False)
+        prefill(model, cache, [WORDS[word] for word in ("where", "anna", "/")], words=(0, 2))
+        assert 4 in {entry.start // 4 for entry in cache.context.entries if entry.level == 0}

@@ -63,7 +63,7 @@ class FollowUp:
             folded = self.vocabulary.fold(ids)
             new = ~np.isin(folded, known)
             if new.any():
-                return sentence, folded, new & self.vocabulary.is_word(ids)
+                return sentence, folded, new & self.vocabulary.is_word(ids) & self.vocabulary.is_whole(ids)
         return None
 
     def _look_up(self, ids: np.ndarray) -> Matches:

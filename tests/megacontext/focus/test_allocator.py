@@ -273,26 +273,26 @@ def at_a_prompts_end(scores: dict[int, float], **policy: Any) -> list[int]:
     return [page.start // GRID.block for page in allocator.far_pages(plan.context, True)]
 
 
-UNSURE = {3: 0.5, 5: 0.4, 7: 0.3, 9: 0.27, 11: 0.2}
+UNSURE = {2: 0.5, 3: 0.4, 4: 0.34, 5: 0.34, 6: 0.3, 7: 0.3, 8: 0.27, 9: 0.26, 11: 0.2}
 
 
 def test_where_no_block_stands_out_many_that_are_alike_come():
-    assert at_a_prompts_end(UNSURE, expand_above=0.35) == [3, 5]
-    assert at_a_prompts_end(UNSURE, expand_above=0.35, broad_blocks=5) == [3, 5, 7, 9]
-    assert at_a_prompts_end(UNSURE, expand_above=0.35, broad_blocks=3) == [3, 5, 7]
+    assert at_a_prompts_end(UNSURE, expand_above=0.35) == [2, 3]
+    assert at_a_prompts_end(UNSURE, expand_above=0.35, broad_blocks=12) == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert at_a_prompts_end(UNSURE, expand_above=0.35, broad_blocks=5) == [2, 3, 4, 5, 7]
 
 
 def test_where_a_block_stands_out_or_none_deserves_detail_few_come():
     sure = {n: score * 1.5 for n, score in UNSURE.items()}
-    assert at_a_prompts_end(sure, expand_above=0.35, broad_blocks=5) == [3, 5]
-    no_crowd = {3: 0.5, 5: 0.4, 7: 0.3, 9: 0.2, 11: 0.2}
-    assert at_a_prompts_end(no_crowd, expand_above=0.35, broad_blocks=5) == [3, 5]
+    assert at_a_prompts_end(sure, expand_above=0.35, broad_blocks=12) == [2, 3]
+    no_crowd = {**UNSURE, 9: 0.2}
+    assert at_a_prompts_end(no_crowd, expand_above=0.35, broad_blocks=12) == [2, 3]
     weak = {n: score * 0.6 for n, score in UNSURE.items()}
-    assert at_a_prompts_end(weak, expand_above=0.35, broad_blocks=5) == []
+    assert at_a_prompts_end(weak, expand_above=0.35, broad_blocks=12) == []
 
 
 def test_a_sure_block_in_the_recent_text_leaves_nobody_unsure():
-    assert at_a_prompts_end({**UNSURE, 18: 0.9}, expand_above=0.35, broad_blocks=5) == []
+    assert at_a_prompts_end({**UNSURE, 18: 0.9}, expand_above=0.35, broad_blocks=12) == []
 
 
 def test_blocks_in_view_keep_free_places_newest_first():
