@@ -61,12 +61,12 @@ class MemoryConfig(Section):
     nearness: Annotated[int, Field(ge=0)] = 480
     """What being near is worth while text flows: this over a block's distance in tokens, on top of what words ask of
     it; 0: words alone choose."""
-    prompt_blocks: Annotated[int, Field(ge=0)] = 4
-    """Exact blocks far from the tail when a prompt ends."""
+    prompt_blocks: Annotated[int, Field(ge=0)] = 6
+    """Most exact blocks far from the tail when a prompt ends."""
     prompt_broad_blocks: Annotated[int, Field(ge=0)] = 12
     """So many instead where no block stands out: the best score is weak and many others are half as good or better;
     0: never."""
-    prompt_sharpness: Annotated[float, Field(ge=0, le=1)] = 0.7
+    prompt_sharpness: Annotated[float, Field(ge=0, le=1)] = 0.78
     """Share of the best block's score that another one needs to be shown when a prompt ends."""
     prompt_follows: Annotated[int, Field(ge=0, le=8)] = 2
     """Further look-ups when a prompt ends, each with what the one before it found; 0: none. Their blocks, and those of
