@@ -113,7 +113,7 @@ class LexicalScorer(Scorer):
 
     def observe(self, tokens: Sequence[int]) -> None:
         if self._index is None:
-            self._index, self._newest = self._open(0, lambda start, stop: []), []
+            self._index = self._open(0, lambda start, stop: [])
         self.ahead = 0
         self._waiting.append(checked(self._folded(tokens, self._newest)))
         self._newest = [*self._newest, *tokens][-SPELLED:]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -27,17 +27,18 @@ ROOM = (1 << 21) - 1  # folded ids are below
 class Vocabulary:
     """All (V,), by id. same: int64, one id for all that differ in case and in white space around them alone.
 
-    words: whether it has a letter. ends: whether a sentence, a line or, with a special, a turn ends with it. inner: its
-    letters if it is of letters alone, so that it may go on with a word; else "". last: the letters that it ends with.
-    Both only of letters that have a case, lower-case. known: id of each word that is one piece.
+    words: whether it has a letter. ends: whether a sentence, a line or, with a special, a turn ends with it. last: the
+    letters that it ends with, lower-case; only such that have a case, because other scripts have words without spaces
+    between them. inner: whether it is of these alone, so that it may go on with a word. known: id of each word that is
+    one piece.
     """
 
     same: np.ndarray
     words: np.ndarray
     ends: np.ndarray
-    inner: tuple[str, ...] = ()
-    last: tuple[str, ...] = ()
-    known: dict[str, int] = field(default_factory=dict)
+    last: tuple[str, ...]
+    inner: np.ndarray
+    known: dict[str, int]
 
     def fold(self, ids: np.ndarray | Sequence[int], before: np.ndarray | Sequence[int] = ()) -> np.ndarray:
         """(n,) ids -> the ids that stand for them. before: those that they follow, of which SPELLED count.
@@ -49,20 +50,30 @@ class Vocabulary:
         given = np.asarray(ids, np.int64)
         there = given < len(self.same)
         folded = self.same[given] if there.all() else np.where(there, self.same[given * there], given)
-        text = np.concatenate([np.asarray(before, np.int64)[-SPELLED:], given]).clip(max=len(self.same))
-        joined = np.flatnonzero(self._joins[0][text[1:]] & self._joins[1][text[:-1]]) + 1
-        own = joined[joined >= len(text) - len(given)]
-        if len(own):
-            pieces, inside = text.tolist(), set(joined.tolist())
-            folded[own - (len(text) - len(given))] = [
-                self._id(_spelled(self, pieces, inside, at)) for at in own.tolist()
-            ]
+        text = np.concatenate([np.asarray(before, np.int64)[-SPELLED:], given])
+        goes_on, first = self._goes_on(text), len(text) - len(given)
+        for at in np.flatnonzero(goes_on[first:]).tolist():
+            folded[at] = self._id(self._spelled(text, goes_on, first + at))
         return folded
+
+    def _goes_on(self, text: np.ndarray) -> np.ndarray:
+        """(n,) whether each goes on with the word of the one before it."""
+        found = np.zeros(len(text), bool)
+        text = text.clip(max=len(self.same))  # the entry after the last: what the tokenizer does not have
+        found[1:] = self._joins[0][text[1:]] & self._joins[1][text[:-1]]
+        return found
 
     @cached_property
     def _joins(self) -> tuple[np.ndarray, np.ndarray]:
-        """(V + 1,) each: whether it may go on with a word, whether a word may go on after it; last: no id of ours."""
-        return np.array([*map(bool, self.inner), False]), np.array([*map(bool, self.last), False])
+        """(V + 1,) each: whether it may go on with a word, whether a word may go on after it; none beyond the last."""
+        return np.append(self.inner, False), np.array([*map(bool, self.last), False])
+
+    def _spelled(self, text: np.ndarray, goes_on: np.ndarray, at: int) -> str:
+        """The word whose piece stands at `at`, up to there; of a long one the newest SPELLED pieces."""
+        start = at
+        while goes_on[start] and at - start < SPELLED - 1:
+            start -= 1
+        return "".join(self.last[token] for token in text[start : at + 1].tolist())
 
     def _id(self, word: str) -> int:
         own, size = self.known.get(word), len(self.same)
@@ -74,9 +85,7 @@ class Vocabulary:
 
     def is_whole(self, ids: np.ndarray) -> np.ndarray:
         """(n,) whether the word that each is a piece of, if it is one of a word, ends with it."""
-        ids = ids.clip(max=len(self.same))
-        goes_on = self._joins[0][ids[1:]] & self._joins[1][ids[:-1]]
-        return np.append(~goes_on, np.ones(len(ids[:1]), bool))
+        return ~np.append(self._goes_on(ids)[1:], np.zeros(len(ids[:1]), bool))
 
     def is_end(self, ids: np.ndarray) -> np.ndarray:
         """(n,) whether something ends with each."""
@@ -92,7 +101,7 @@ _made: dict[tuple[str, int], Vocabulary] = {}  # by tokenizer: a process has one
 
 
 def vocabulary_of(text: TextModel) -> Vocabulary:
-    """Of all ids of a tokenizer. The first time each is looked at: some 0.1 s for 50,000."""
+    """Of all ids of a tokenizer. The first time each is looked at: some 0.2 s for 50,000."""
     key = text.fingerprint, text.vocab_size
     if key not in _made:
         _made[key] = _vocabulary(text)
@@ -102,33 +111,24 @@ def vocabulary_of(text: TextModel) -> Vocabulary:
 def _vocabulary(text: TextModel) -> Vocabulary:
     pieces = [text.token_bytes(token) for token in range(text.vocab_size)]
     first: dict[str, int] = {}
-    inner, last = [], []
+    last = []
     same = np.arange(len(pieces))
-    words, ends = np.zeros((2, len(pieces)), bool)
+    words, ends, inner = np.zeros((3, len(pieces)), bool)
     for token, piece in enumerate(pieces):
         letters = piece.decode("utf-8", "replace")
         word = letters.strip().lower()
         if word and "\ufffd" not in word:  # bytes that are no letter by themselves are only the same as themselves
             same[token] = first.setdefault(word, token)
         words[token] = any(letter.isalpha() or letter == "\ufffd" for letter in letters)
-        ending = _ending(letters)
-        inner.append(ending if ending == letters.lower() else "")
-        last.append(ending)
+        last.append(_ending(letters).lower())
+        inner[token] = letters != "" and last[-1] == letters.lower()
         ends[token] = not piece or "\n" in letters or word.rstrip(CLOSING)[-1:] in STOPS
-    return Vocabulary(same, words, ends, tuple(inner), tuple(last), first)
+    return Vocabulary(same, words, ends, tuple(last), inner, first)
 
 
-def _ending(letters: str) -> str:
-    """The letters at the end. Those alone that have a case: other scripts have words without spaces between them."""
-    start = len(letters)
-    while start and letters[start - 1].lower() != letters[start - 1].upper():
+def _ending(text: str) -> str:
+    """The letters that have a case at its end."""
+    start = len(text)
+    while start and text[start - 1].lower() != text[start - 1].upper():
         start -= 1
-    return letters[start:].lower()
-
-
-def _spelled(vocabulary: Vocabulary, text: list[int], joined: set[int], at: int) -> str:
-    """The word whose piece stands at `at`, up to there; of a long one the newest SPELLED pieces."""
-    start = at
-    while start in joined and at - start < SPELLED - 1:
-        start -= 1
-    return vocabulary.last[text[start]] + "".join(vocabulary.inner[text[i]] for i in range(start + 1, at + 1))
+    return text[start:]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from megacontext.focus.lexical.rebuild import PIECE
+from megacontext.focus.lexical.records import CONTEXT
 from megacontext.focus.lexical_scorer import LexicalScorer
-from megacontext.models.vocabulary import vocabulary_of
+from megacontext.focus.lexical_store import UNIT
+from megacontext.models.vocabulary import SPELLED, vocabulary_of
 from megacontext.testing.toy import ToyWords
 
 PIECES = ["/", "An", "+na", "+ni", "Bo", "+b", "+by", "in", "Rome"]
@@ -47,6 +49,21 @@ def test_an_index_made_again_has_the_words_that_were_there():
         assert np.array_equal(there.counts, back.counts)
 
 
+def test_an_index_made_again_spells_a_name_that_begins_before_what_is_read_at_once():
+    """The name is longer than the tokens that a piece of history is read with: its beginning is read for itself."""
+    vocabulary = vocabulary_of(ToyWords(PIECES))  # type: ignore[arg-type]
+    name = [1, 2, 3, 2, 3]
+    assert CONTEXT - 1 < len(name) - 1 <= SPELLED
+    text = [0] * (PIECE + UNIT + 5)
+    edges = [UNIT, PIECE, PIECE + UNIT]
+    for edge in edges:
+        text[edge - 4 : edge + 1] = name
+    again = LexicalScorer(4, vocabulary=vocabulary)
+    again.restore({}, Tree(text))  # type: ignore[arg-type]
+    matches = index_of(again).look_up(vocabulary.fold(name))
+    assert sorted(matches.where((matches.rows == 4) & (matches.grams == 1)).places.tolist()) == edges
+
+
 def test_text_and_index_agree_on_every_words_place():
     """The simplest oracle: spell every word of the text out, and look where it ends."""
     vocabulary = vocabulary_of(ToyWords(PIECES))  # type: ignore[arg-type]
@@ -74,4 +91,4 @@ def test_forks_go_on_with_a_word_by_themselves():
     twin = scorer.copy()
     twin.observe([0])
     scorer.observe([2])
-    assert SimpleNamespace(own=scorer._newest, twin=twin._newest) == SimpleNamespace(own=[1, 2], twin=[1, 0])
+    assert (scorer._newest, twin._newest) == ([1, 2], [1, 0])

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import math
-from unittest.mock import Mock
 
-import numpy as np
 import pytest
 import torch
+from scorer_scene import BLOCK, MODEL, SPEC, Scene
 
 from megacontext.arena import Arena, Page
 from megacontext.cache import ContextCache
 from megacontext.config import MemoryConfig
-from megacontext.context import WorkingContext
-from megacontext.errors import StoreError
 from megacontext.focus.attention_mass import ROWS, AttentionMass
 from megacontext.focus.base import Moment, Scorer, Scores
-from megacontext.focus.lexical.archive import Archive
-from megacontext.focus.lexical_scorer import LexicalScorer, flowing_kernel
-from megacontext.focus.lexical_store import LexicalStore
 from megacontext.focus.scorers import (
     CANDIDATES,
     AttentionScorer,
@@ -28,54 +22,11 @@ from megacontext.focus.scorers import (
     RecencyScorer,
     make_scorer,
 )
-from megacontext.gist.top_token import TopTokenGist
-from megacontext.models.vocabulary import vocabulary_of
-from megacontext.span import Grid
-from megacontext.testing.lexical_index import LexicalIndex
-from megacontext.testing.toy import ToyWords, ids, run, toy_model, toy_tokens
-from megacontext.tree.memory_tree import MemoryTree
+from megacontext.testing.toy import ids, run, toy_tokens
 from nanochat.engine import prefill
 from nanochat.rotary import Rotary
 
 NAMES = ["mix", "lexical", "semantic", "attention", "recency", "random"]
-BLOCK = 4
-MODEL = toy_model("G0", n_layer=4, n_head=4, n_kv_head=2, n_embd=32, vocab_size=64, sequence_len=512)
-SPEC = MODEL.spec
-
-
-class Scene:
-    """A history of pages, all in view, and the moment in which a scorer is asked."""
-
-    def __init__(self, scorer: Scorer, blocks: int, seed: int = 0, tail: int = 3) -> None:
-        rng = torch.Generator().manual_seed(seed)
-        shape = (len(SPEC.memory_layers), SPEC.kv_heads, blocks * BLOCK + tail, SPEC.head_dim)
-        self.keys, self.values = torch.randn(2, *shape, generator=rng)
-        self.tokens = toy_tokens(blocks * BLOCK + tail, vocab=64, seed=seed)
-        self.scorer, self.tail = scorer, tail
-
-    def moment(self, words: tuple[int, int] | None = None, far_end: int | None = None) -> Moment:
-        """The scorer has seen all of it by then."""
-        grid, history = Grid(BLOCK), len(self.tokens)
-        blocks = history // BLOCK
-        arena, tree = Arena(SPEC, history + BLOCK), MemoryTree(grid, TopTokenGist())
-        context = WorkingContext(history, grid).grow(history)
-        tree.append(self.tokens)
-        shown = {}
-        for number in range(blocks):
-            shown[number] = arena.allocate(BLOCK)
-            at = slice(number * BLOCK, (number + 1) * BLOCK)
-            page = Page(self.keys[:, :, at].clone(), self.values[:, :, at].clone())
-            arena.put(shown[number], page.keys, page.values, number * BLOCK)
-            tree.seal(page)
-            context = context.seal(0)
-            self.scorer.observe(self.tokens[at])
-            self.scorer.seal(number, page)
-        frame = arena.allocate(BLOCK)
-        rest = slice(blocks * BLOCK, history)
-        arena.put(frame[: self.tail], self.keys[:, :, rest], self.values[:, :, rest], blocks * BLOCK)
-        self.scorer.observe(self.tokens[rest])
-        mass = AttentionMass(SPEC, arena.capacity)
-        return Moment(context, arena, shown, [frame], tree, blocks if far_end is None else far_end, words, mass)
 
 
 @pytest.mark.parametrize("words", [None, (250, 259), (0, 259), (259, 259)])
@@ -143,130 +94,6 @@ def test_a_word_that_is_not_in_view_is_left_out():
     moment = Scene(scorer, 20).moment((60, 80))
     shown = {number: frame for number, frame in moment.shown.items() if number < 15}
     assert scorer.score(moment._replace(shown=shown)) == {}
-
-
-@pytest.mark.parametrize("nearness", [0, 40])
-def test_the_lexical_scorer_weighs_what_is_asked_and_nearness_while_text_flows(nearness):
-    scorer = LexicalScorer(BLOCK, nearness=nearness)
-    moment = Scene(scorer, 40).moment(far_end=35)
-    index = LexicalIndex(BLOCK)
-    index.add(moment.tree.tokens(0, 163))
-    worth = dict(zip(*map(np.ndarray.tolist, index.scores(flowing_kernel())), strict=True))
-    near = range(3, 35) if nearness else ()
-    expected = {n: worth.get(n, 0) + nearness / (163 - n * BLOCK) for n in {*worth, *near} if n < 35}
-    assert scorer.score(moment) == pytest.approx({n: total / (total + 1) for n, total in expected.items()})
-
-
-def test_nothing_is_named_for_nearness_that_history_does_not_have():
-    scorer = LexicalScorer(BLOCK, nearness=40)
-    scores = scorer.score(Scene(scorer, 6).moment(far_end=4))
-    assert set(scores) == {0, 1, 2, 3}
-    assert sorted(scores, key=scores.__getitem__)[-1] == 3
-
-
-def test_what_is_asked_for_now_is_not_drowned_by_what_was_followed_for_long():
-    index = LexicalStore(8, edge=0)
-    once, followed = list(range(1, 9)), list(range(11, 27))
-    index.add([*once, *followed, *range(30, 46), *followed])
-    assert len(index.scores(flowing_kernel())[0])
-    index.add(once[:5])
-    blocks, asked = index.scores(flowing_kernel())
-    assert blocks[asked.argmax()] == 0
-
-
-def test_what_tokens_ask_for_fades_and_those_to_come_ask_alike():
-    expected = [0.8**age for age in range(24)]
-    assert flowing_kernel().tolist() == pytest.approx([weight / sum(expected) for weight in expected])
-    ahead = flowing_kernel(ahead=32)
-    assert len(ahead) == 31 + 24
-    assert ahead.sum() == pytest.approx(1)
-    assert ahead[:32].tolist() == [ahead[0]] * 32
-
-
-def test_at_a_prompts_end_only_its_words_vote():
-    scorer = LexicalScorer(BLOCK)
-    scene = Scene(scorer, 50)
-    scene.tokens[190:194] = scene.tokens[20:24]
-    scene.tokens[195:199] = scene.tokens[80:84]
-    moment = scene.moment((190, 194), far_end=45)
-    scores = scorer.score(moment)
-    assert max(scores, key=scores.__getitem__) in (5, 6)
-    scores = scorer.score(moment._replace(words=(195, 199)))
-    assert max(scores, key=scores.__getitem__) in (20, 21)
-
-
-def test_tokens_that_wait_to_be_indexed_are_heard_when_somebody_asks():
-    one, other = LexicalScorer(BLOCK), LexicalScorer(BLOCK)
-    moment = Scene(one, 50).moment(far_end=45)
-    for token in moment.tree.tokens(0, len(moment.tree)):
-        other.observe([token])
-    twin = other.copy()
-    assert one.score(moment) == other.score(moment) == twin.score(moment) != {}
-    for scorer in (one, other, twin):
-        scorer.observe([7])
-        scorer.expect([8])
-    assert one.score(moment) == other.score(moment) == twin.score(moment)
-
-
-@pytest.mark.parametrize("last", [5, 70])
-def test_tokens_that_the_index_could_not_take_wait_for_the_next_one_who_asks(monkeypatch, last):
-    one, other = LexicalScorer(BLOCK), LexicalScorer(BLOCK)
-    moment = Scene(one, 50).moment(far_end=45)
-    tokens = moment.tree.tokens(0, len(moment.tree))
-    other.observe(tokens[:-last])
-    with monkeypatch.context() as broken:
-        broken.setattr(Archive, "look_up", Mock(side_effect=StoreError("damaged")))
-        other.observe(tokens[-last:])
-        with pytest.raises(StoreError, match="damaged"):
-            other.score(moment)
-    assert one.score(moment) == other.score(moment)
-
-
-def test_all_votes_that_a_prompt_asks_for_are_counted():
-    scorer = LexicalScorer(BLOCK)
-    scene = Scene(scorer, 50)
-    scene.tokens[190:194] = scene.tokens[20:24]
-    moment = scene.moment((190, 194), far_end=45)
-    scores = scorer.score(moment)
-    assert scorer.flops == 2 * scorer._current().weighed > 0
-    before = scorer.flops
-    scorer.follow(moment, scores)
-    assert scorer.flops == 2 * scorer._current().weighed > before
-
-
-def test_a_question_mark_does_not_ask_for_the_same_question():
-    words, mark = [f"word-{n}" for n in range(63)], 63
-    told, asked = [51, 52, 53, 54, 55], [51, 52, 53, 54, mark]
-    found = []
-    for ends in ("?", "word-63"):
-        scorer = LexicalScorer(BLOCK, vocabulary=vocabulary_of(ToyWords([*words, ends])))
-        scene = Scene(scorer, 50)
-        scene.tokens = [token % 40 for token in scene.tokens]
-        scene.tokens[20:25], scene.tokens[100:105], scene.tokens[190:195] = told, asked, asked
-        moment = scene.moment((190, 195), far_end=45)
-        found.append([scorer.score(moment), scorer.score(moment._replace(words=(190, 194)))])
-    (asked_so, without), (as_word, _) = found
-    assert asked_so == without
-    assert as_word != without
-
-
-def test_a_lexical_scorer_brought_back_scores_as_one_that_never_stopped(tmp_path):
-    scorer = LexicalScorer(BLOCK, folder=tmp_path, fingerprint="bytes")
-    moment = Scene(scorer, 5000).moment(far_end=4900)
-    tokens, kept = moment.tree.tokens(0, len(moment.tree)), list(tmp_path.glob("*.lex"))
-    assert kept, "the scene is too short for a file"
-    again = LexicalScorer(BLOCK, folder=tmp_path, fingerprint="bytes")
-    assert (again.nbytes, again.score(moment), again.state()) == (0, {}, {})
-    assert again.copy().score(moment) == {}
-    again.restore(scorer.state(), moment.tree)
-    assert again.score(moment) == scorer.score(moment) != {}
-    twin = again.copy()
-    for each in (scorer, again, twin):
-        each.observe(tokens[100:140])
-    assert again.score(moment) == scorer.score(moment) == twin.score(moment)
-    assert list(tmp_path.glob("*.lex")) == kept
-    LexicalScorer(BLOCK, folder=tmp_path, fingerprint="bytes").observe([1])
-    assert not list(tmp_path.glob("*.lex")), "history begins"
 
 
 def test_the_random_scorer_is_fixed_by_its_seed_and_changes_now_and_then():
