@@ -34,6 +34,8 @@ LOOKS: dict[str, Look] = {
     **{name: Look(name, colour, MARKERS[i]) for colour, names in _KINDS for i, name in enumerate(names)},
     "transformers": Look("transformers", VERMILION, "^"),
     "plain@slots": Look("plain cache of as many slots", VERMILION, "v"),
+    "megacontext@answer": Look("MegaContext in an answer", BLUE, "P"),
+    "plain@answer": Look("plain cache of as many slots, in an answer", VERMILION, "P"),
     "weights": Look("every weight once: the limit", FAINT, "x"),
 }
 

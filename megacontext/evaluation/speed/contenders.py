@@ -29,12 +29,14 @@ Clock = Callable[[], float]
 
 class Timed(ABC):
     """One contender. Times are in milliseconds. plain: it keeps every row, so its history may be filled in.
-    answers: it can be asked for a first token. now: its clock, in seconds.
+    answers: it can be asked for a first token. beside: whose history it stands upon; that one's turn comes before.
+    now: its clock, in seconds.
     """
 
     name: str
     plain: bool = False
     answers: bool = True
+    beside: Timed | None = None
     now: Clock = staticmethod(time.perf_counter)
 
     @property
@@ -117,14 +119,18 @@ class Ours(Timed):
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
-        if self._logits is None:
-            raise ValueError(f"{self.name} has read nothing yet: there is nothing to go on from")
         with self._copy() as twin:
-            tokens = decode(self.model, twin, self._logits, lambda last: int(last.argmax()))
+            tokens = decode(self.model, twin, self._begin(twin), lambda last: int(last.argmax()))
             next(tokens)  # sampled from what was read: nothing has been computed for it
             self._going = twin, tokens
             yield
         self._going = None
+
+    def _begin(self, twin: KVCache) -> Tensor:
+        """The logits that decoding begins with."""
+        if self._logits is None:
+            raise ValueError(f"{self.name} has read nothing yet: there is nothing to go on from")
+        return self._logits
 
     def decode(self, count: int) -> list[float]:
         if self._going is None:
@@ -169,6 +175,10 @@ class Ours(Timed):
     @property
     def weight_bytes(self) -> int | None:
         return getattr(self.model, "weight_bytes", None)
+
+    def passage(self, count: int) -> list[int]:
+        """The newest tokens that it read, `count` or SAMPLE of them at most."""
+        return self._passage[-count:]
 
     def close(self) -> None:
         self.contender.close()

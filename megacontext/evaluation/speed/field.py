@@ -105,6 +105,8 @@ class Field:
         turns, missing = self.turns[one.name], length - one.length
         if one.name in self._gone:
             self._leave(one, self._gone[one.name])
+        elif one.beside is not None and self.turns[one.beside.name].out:
+            self._leave(one, f"left out with {one.beside.name}")
         elif missing <= 0:
             return
         elif one.plain and length > self.manner.read_all:

@@ -12,21 +12,27 @@ from megacontext.errors import MegaContextError
 from megacontext.evaluation.caches import make_contender
 from megacontext.evaluation.flags import note
 from megacontext.evaluation.names import MEGACONTEXT
+from megacontext.evaluation.speed.answering import Answering
 from megacontext.evaluation.speed.contenders import Ours, Timed
-from megacontext.evaluation.speed.names import SAME, THEIRS
+from megacontext.evaluation.speed.names import ANSWER, SAME, SAME_ANSWER, THEIRS
 from megacontext.evaluation.speed.same_slots import SameSlots
 from megacontext.evaluation.speed.theirs import Theirs
 from megacontext.models.base import LoadedModel
 
 
 class Opening:
-    """Makes the contenders of one run. stack: closes what they hold."""
+    """Makes the contenders of one run. prompt: tokens that an answer is to. stack: closes what they hold."""
 
-    def __init__(self, loaded: LoadedModel, config: DemoConfig, sample: Sequence[int], stack: ExitStack) -> None:
-        self.loaded, self.config, self.sample, self.stack = loaded, config, sample, stack
+    def __init__(
+        self, loaded: LoadedModel, config: DemoConfig, sample: Sequence[int], prompt: int, stack: ExitStack
+    ) -> None:
+        self.loaded, self.config, self.sample, self.prompt, self.stack = loaded, config, sample, prompt, stack
 
     def all(self, names: Sequence[str]) -> Iterator[Timed]:
-        """MegaContext is followed by the plain cache of its slots. Who cannot take part is told of and left out."""
+        """MegaContext is followed by the plain cache of its slots, then by both in an answer.
+
+        Who cannot take part is told of and left out.
+        """
         for name in names:
             try:
                 one = self._one(name)
@@ -35,7 +41,13 @@ class Opening:
                 continue
             yield one
             if name == MEGACONTEXT and isinstance(one, Ours):
-                yield SameSlots(SAME, self.loaded, one, self.sample[: self.config.memory.budget])
+                yield self._beside(SAME, one)
+                answering = Answering(ANSWER, self.loaded, one, self.prompt)
+                yield answering
+                yield self._beside(SAME_ANSWER, answering)
+
+    def _beside(self, name: str, one: Ours) -> SameSlots:
+        return SameSlots(name, self.loaded, one, self.sample[: self.config.memory.budget])
 
     def _one(self, name: str) -> Timed:
         if name == THEIRS:

@@ -24,6 +24,7 @@ class SameSlots(Timed):
     def __init__(self, name: str, loaded: LoadedModel, other: Ours, tokens: Sequence[int]) -> None:
         """tokens: at least as many as `other` ever shows slots. Raises ValueError if these turn out to be too few."""
         self.name, self.model, self.other, self.tokens = name, loaded.model, other, list(tokens)
+        self.beside = other
         self.cache = DenseCache(loaded.model.spec, capacity=len(self.tokens) + 1)
         self._logits = read(self.model, self.cache, self.tokens)
 

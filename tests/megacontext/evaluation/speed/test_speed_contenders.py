@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 from time import perf_counter
 
 import pytest
@@ -11,6 +11,7 @@ from toy_evaluation import ToyText, library
 
 from megacontext.config import MemoryConfig
 from megacontext.evaluation.caches import make_contender
+from megacontext.evaluation.speed.answering import Answering
 from megacontext.evaluation.speed.bare import BarePass, products
 from megacontext.evaluation.speed.contenders import WARM, Ours
 from megacontext.evaluation.speed.filling import fill
@@ -74,6 +75,22 @@ def test_the_plain_cache_beside_a_memory_stands_at_its_slots_at_every_token() ->
             assert seen == one.shown
             seen.clear()
     assert all(80 <= slots <= 96 for slots in one.shown)
+
+
+def test_in_an_answer_the_view_is_held_and_the_history_stays_as_it_was() -> None:
+    one = ours("megacontext")
+    loaded = LoadedModel(one.model, ToyText(), "toy")
+    answering = Answering("answer", loaded, one, prompt=9)
+    ticks = one.cache.tick
+    with answering.going_on():
+        assert len(answering.decode(6)) == 6
+        assert answering._going is not None
+        twin = answering._going[0]
+        assert twin.tick == ticks + 2, "reading the prompt, and its end: none while it answers"
+        assert twin.held is not None
+        assert twin.tree.tokens(200, 209) == one.passage(9)
+    assert [later - earlier for earlier, later in pairwise(answering.shown)] == [1] * (WARM + 5)
+    assert (one.length, answering.length, one.cache.tick) == (200, 200, ticks)
 
 
 def test_the_plain_cache_beside_a_memory_refuses_another_number_of_tokens() -> None:
