@@ -114,6 +114,8 @@ def settings(name: str, memory: MemoryConfig) -> MemoryConfig | None:
         memory = memory.recency_only()
     elif base not in VARIANTS:
         return None
+    if base == ORACLE:
+        memory = memory.model_copy(update={"prompt_blocks": _places(memory)})
     try:
         whole = {**memory.model_dump(), "cache": MEGACONTEXT, **VARIANTS.get(base, {}), **changes}
         return MemoryConfig.model_validate(whole)
@@ -122,12 +124,21 @@ def settings(name: str, memory: MemoryConfig) -> MemoryConfig | None:
         raise ConfigError(f"cache {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
+def _places(memory: MemoryConfig) -> int:
+    """Blocks that find room at a prompt's end beside its recent part: an oracle shows all that it was told, so that it
+    is a ceiling for what stands in many places as well.
+    """
+    recent = max(memory.recent_tokens, memory.prompt_recent_tokens)
+    others = memory.protect_first + 3  # the open block, what is reserved, a block cut in two
+    return max((memory.budget - recent) // memory.block - others, memory.prompt_blocks)
+
+
 def depends_on(name: str, memory: MemoryConfig, tuned: Settings | None = None) -> dict[str, Any]:
     """Everything that contender `name` is made from, as plain values: what a row says of it, and is found again by."""
     base, changes = split_name(name)
-    config = settings(name, memory)
+    config = settings(name, memory.model_copy(update=dict(tuned or {})))
     if config is not None:
-        return {**config.model_dump(mode="json"), **(tuned or {})}
+        return config.model_dump(mode="json")
     if base == FULL:
         return {}
     return {**(tuned or {}), **changes, "budget": memory.budget, "read_chunk": memory.read_chunk}

@@ -40,6 +40,8 @@ _OF_OURS: tuple[Settings, ...] = (  # how the slots are shared between recent te
     {"prompt_recent_tokens": 0, "prompt_blocks": 2},
     {"prompt_recent_tokens": 256, "recent_tokens": 160},
 )
+_OF_FIXED: tuple[Settings, ...] = (*_OF_OURS[:2], {"prompt_recent_tokens": 128}, _OF_OURS[3])
+FIXED = ("oracle", "gists_only")  # what they are says how many blocks a prompt's end shows
 
 
 class Choice(Section):
@@ -90,7 +92,7 @@ def trials(name: str) -> tuple[Settings, ...]:
     base = split_name(name)[0]
     if base in METHODS:
         return METHODS[base].trials
-    own = _OF_RECENCY if base == "recency" else _OF_OURS
+    own = {"recency": _OF_RECENCY, **dict.fromkeys(FIXED, _OF_FIXED)}.get(base, _OF_OURS)
     return ({},) if base == FULL or base not in OURS else own
 
 

@@ -7,10 +7,14 @@ from toy_evaluation import ToyText
 
 from megacontext.baselines.registry import METHODS, TRIALS
 from megacontext.config import MemoryConfig
+from megacontext.context import WorkingContext
 from megacontext.errors import ConfigError
 from megacontext.evaluation.caches import CACHES, LOOKING_AHEAD, depends_on, make_contender, settings, split_name
+from megacontext.focus.allocator import FocusAllocator
+from megacontext.span import Grid
 from megacontext.testing.toy import toy_model
 
+DEMO = MemoryConfig()
 MEMORY = MemoryConfig(budget=640, block=16, recent_tokens=64, prompt_recent_tokens=64, far_blocks=4, gist_budget=64)
 
 
@@ -48,6 +52,18 @@ def test_every_name_makes_an_empty_memory(name):
     assert contender.cache.length == 0
     assert contender.stride >= 1
     assert (contender.budget is None) == (name == "full")
+
+
+@pytest.mark.parametrize("recent", [160, 256, 480])
+def test_an_oracle_has_places_for_all_that_it_is_told_and_the_recent_part_of_the_others(recent):
+    """1,024 slots: 20 blocks beside 256 recent tokens. Its recent part is not shorter for it."""
+    tuned = {"prompt_recent_tokens": recent}
+    oracle, ours = (settings(name, DEMO.model_copy(update=tuned)) for name in ("oracle", "megacontext"))
+    assert oracle.prompt_blocks == (DEMO.budget - max(recent, DEMO.recent_tokens)) // DEMO.block - 4
+    context = WorkingContext(DEMO.budget, Grid(DEMO.block), tail=8000)
+    starts = [FocusAllocator.of(config).recent_start(context, sharp=True) for config in (oracle, ours)]
+    assert starts[0] == starts[1]
+    assert depends_on("oracle", DEMO, tuned)["prompt_blocks"] == oracle.prompt_blocks
 
 
 @pytest.mark.parametrize("name", LOOKING_AHEAD)
