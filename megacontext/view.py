@@ -118,14 +118,16 @@ class View:
             return slice(runs[0].start, runs[-1].stop)
         return torch.tensor([slot for run in runs for slot in run], device=self.spec.device)
 
-    def mask(self, rows: int, at: slice | Tensor, reach: int) -> Tensor | None:
-        """Bias (rows, reach) of new rows in slots `at`; None if they are the last of a view without holes."""
+    def mask(self, rows: int, at: slice | Tensor, reach: int, slots: int) -> Tensor | None:
+        """Bias (rows, slots) of new rows in slots `at`; None if they are the last, before `reach`, of a view without
+        holes. A single row's is (slots,).
+        """
         last = isinstance(at, slice) and at.stop == reach
         if last and self.arena.visible[:reach].all():
             return None
         if rows == 1:
-            return self.arena.hidden[:reach]
-        bias = self.arena.hidden[:reach].repeat(rows, 1)
+            return self.arena.hidden[:slots]
+        bias = self.arena.hidden[:slots].repeat(rows, 1)
         bias[:, at] = torch.full((rows, rows), float("-inf"), dtype=bias.dtype, device=bias.device).triu_(1)
         return bias
 

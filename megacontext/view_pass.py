@@ -3,7 +3,8 @@
 Opened before each pass, asked once per layer. New text and text that is read again (`reread.py`) go through the same
 door. Knows the arena of a view and the rings beside it; nothing of history, focus or ticks.
 
-Shapes: H query heads, Hk KV heads, T rows, S slots up to the last visible one, d head width. The batch is 1.
+Shapes: H query heads, Hk KV heads, T rows, S slots up to the last visible one or a few more, d head width. The batch
+is 1.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from megacontext.arena import Layers, Slots
 from megacontext.focus.attention_mass import AttentionMass
 from megacontext.ring import Ring, Shared
 from megacontext.view import View
+from nanochat.attention import with_spare
 from nanochat.hook import KVView, ModelSpec
 from nanochat.kv_cache import storage_bytes
 
@@ -36,6 +38,7 @@ class ViewPass:
         self._seen: Layers = []
         self._shared: Shared = {}  # among the rings, while a pass lasts
         self._bias: Tensor | None = None
+        self._spare = 0  # slots behind the last visible one
         self._angles: Any = None
 
     def open(self, runs: Sequence[Slots]) -> Tensor:
@@ -45,10 +48,12 @@ class ViewPass:
             arena.show(run)
         rows = sum(map(len, runs))
         reach = arena.reach
-        self._bias = self.view.mask(rows, self.view.rows_index(runs), reach)
+        slots = with_spare(reach, rows, arena.keys)
+        self._bias = self.view.mask(rows, self.view.rows_index(runs), reach, slots)
+        self._spare = slots - reach if self._bias is None else 0
         ends = list(accumulate(map(len, runs)))
         self._runs = [(slice(end - len(run), end), arena.places(run)) for end, run in zip(ends, runs, strict=True)]
-        self._seen, self._shared = arena.seen(reach), {}
+        self._seen, self._shared = arena.seen(slots), {}
         where = np.concatenate([arena.position[run.start : run.stop] for run in runs])
         positions = torch.from_numpy(where).to(self.spec.device)[None]
         self._angles = self.spec.rotation.at(positions)
@@ -69,7 +74,7 @@ class ViewPass:
         if self.mass is not None:
             self.mass.note(at, q)
         keys, values = self._seen[at]
-        return KVView(q, keys, values, self._bias)
+        return KVView(q, keys, values, self._bias, self._spare)
 
     @property
     def nbytes(self) -> int:

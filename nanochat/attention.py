@@ -5,6 +5,9 @@ a plain matrix product with the query heads of a KV head side by side, best for 
 seventh of SDPA's time for one row over 1,024 slots, half for 64); and torch's scaled_dot_product_attention for many.
 On a CPU in bf16 many rows go through the plain product too, a tile at a time: reading in passes of 512 rows gains 20 to
 35 per cent. Tiles with more scores lose that again: every tile's memory then comes fresh from the system.
+
+There a product of a new shape has its kernel made first, which takes .6 ms. A view that grows by a slot a token would
+pay that twice a token (1.3 of 22 ms with SmolLM2-135M), so a single row's view may come with spare slots.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from nanochat.hook import KVView
 
 FEW_ROWS = {torch.bfloat16: 128}  # by dtype, measured on a CPU; any other dtype: 8
 TILE_ROWS, LEAST_TILE, TILE_SCORES = 128, 8, 500_000  # rows of a tile; its scores over all heads
+STEP = 64  # slots by which a view of a single row grows on a CPU in bf16
 KEYS_FIRST = 32  # below so many rows, a CPU multiplies bf16 keys by queries in half the time of queries by keys
 
 
@@ -26,9 +30,18 @@ def causal_bias(rows: int, slots: int, device: torch.device, dtype: torch.dtype)
     return bias.triu_(slots - rows + 1)
 
 
+def with_spare(slots: int, rows: int, storage: Tensor) -> int:
+    """Slots to hand to `attention` for `slots` that `rows` new rows see, the others spare. storage: (..., C, d), where
+    they stand.
+    """
+    if rows > 1 or storage.dtype != torch.bfloat16 or storage.device.type != "cpu":
+        return slots
+    return min(-(-slots // STEP) * STEP, storage.shape[-2])
+
+
 def attention(view: KVView) -> Tensor:
     """view -> (B, T, H * d), in the dtype of the values."""
-    q, keys, values, bias = view
+    q, keys, values, bias, spare = view
     rows = q.shape[2]
     if rows > LEAST_TILE and LEAST_TILE <= (tile := _tile(view)) < rows:
         starts = range(0, rows, tile)
@@ -36,7 +49,7 @@ def attention(view: KVView) -> Tensor:
     elif rows <= FEW_ROWS.get(q.dtype, 8):
         if bias is None and rows > 1:
             bias = causal_bias(rows, keys.shape[2], q.device, q.dtype)
-        out = _grouped(q, keys, values, bias)
+        out = _grouped(q, keys, values, bias, spare)
     else:
         out = _many(view)
     return out.transpose(1, 2).flatten(2)
@@ -52,7 +65,7 @@ def _tile(view: KVView) -> int:
 
 def _rows(view: KVView, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Rows [start, stop) of a view: queries, keys, values, bias. Without a bias only the slots that they see."""
-    q, keys, values, bias = view
+    q, keys, values, bias, _ = view
     rows = q.shape[2]
     q = q[:, :, start:stop]
     if bias is None:
@@ -64,7 +77,7 @@ def _rows(view: KVView, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, 
 
 def _many(view: KVView) -> Tensor:
     """By torch's own function -> (B, H, T, d)."""
-    q, keys, values, bias = view
+    q, keys, values, bias, _ = view
     rows, slots = q.shape[2], keys.shape[2]
     if bias is not None:
         bias = bias.to(q.dtype)
@@ -74,8 +87,8 @@ def _many(view: KVView) -> Tensor:
     return F.scaled_dot_product_attention(q, keys, values, attn_mask=bias, is_causal=bias is None, enable_gqa=grouped)
 
 
-def _grouped(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    """q (B,H,T,d), keys and values (B,Hk,S,d), bias broadcastable to (B,H,T,S) -> (B,H,T,d)."""
+def _grouped(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, spare: int = 0) -> Tensor:
+    """q (B,H,T,d), keys and values (B,Hk,S,d), bias broadcastable to (B,H,T,S) -> (B,H,T,d). spare: as in a view."""
     batch, heads, rows, width = q.shape
     kv_heads, slots = keys.shape[1], keys.shape[2]
     group = heads // kv_heads
@@ -86,5 +99,9 @@ def _grouped(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Te
         scores = stacked @ keys.transpose(-1, -2)
     if bias is not None:
         scores = (scores.reshape(batch, heads, rows, slots) + bias).view(batch, kv_heads, group * rows, slots)
-    weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
+    if spare:
+        weights = values.new_zeros(scores.shape)
+        weights[..., :-spare] = scores[..., :-spare].softmax(-1, dtype=torch.float32)
+    else:
+        weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
     return (weights @ values).view(batch, heads, rows, width)

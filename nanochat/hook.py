@@ -46,12 +46,22 @@ class KVView(NamedTuple):
     q: (B, H, T, d) rotated. keys, values: (B, Hk, S, d), keys rotated.
     bias: additive logit bias, broadcastable to (B, H, T, S); None means causal, aligned at the end:
     row t sees the first S - T + t + 1 slots.
+    spare: of S, the last slots that no row sees. They are finite, and there so that shapes repeat from token to token;
+    for a single row without bias alone.
     """
 
     q: Tensor
     keys: Tensor
     values: Tensor
     bias: Tensor | None = None
+    spare: int = 0
+
+    def bare(self) -> KVView:
+        """The same without spare slots."""
+        if not self.spare:
+            return self
+        seen = self.keys.shape[2] - self.spare
+        return KVView(self.q, self.keys[:, :, :seen], self.values[:, :, :seen], self.bias)
 
 
 class CacheUsage(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nanochat.attention import with_spare
 from nanochat.hook import CacheUsage, KVCache, KVView, Mark, ModelSpec, Stream
 
 
@@ -125,7 +126,7 @@ class DenseCache(KVCache):
         self._keys: list[Tensor] = []  # per layer (B, Hk, capacity, d)
         self._values: list[Tensor] = []
         self._angles: Any = None
-        self._start = 0
+        self._start = self._reach = 0
 
     @property
     def capacity(self) -> int:
@@ -137,6 +138,7 @@ class DenseCache(KVCache):
         self.batch = batch
         self._start, self.length = self.length, self.length + rows
         self._reserve(self.length)
+        self._reach = with_spare(self.length, rows, self._keys[0])
         self._windows.begin()
         positions = torch.arange(self._start, self.length, device=self.spec.device)
         self.spec.rotation.reserve(self.length)
@@ -157,7 +159,10 @@ class DenseCache(KVCache):
         keys[:, :, start:stop] = rotation.rotate(k, self._angles)
         values[:, :, start:stop] = v
         q = rotation.rotate(q, self._angles)
-        return self._windows.view(layer, q, keys[:, :, :stop], values[:, :, :stop])
+        view = self._windows.view(layer, q, keys[:, :, :stop], values[:, :, :stop])
+        if self._reach == stop or view.keys.shape[2] < stop:
+            return view
+        return KVView(q, keys[:, :, : self._reach], values[:, :, : self._reach], spare=self._reach - stop)
 
     def room(self, rows: int) -> int:
         return rows if self.limit is None else max(1, min(rows, self.limit - self.length))
@@ -180,7 +185,7 @@ class DenseCache(KVCache):
 
     def _buffer(self, capacity: int) -> Tensor:
         shape = (self.batch or 1, self.spec.kv_heads, capacity, self.spec.head_dim)
-        return torch.empty(shape, dtype=self.spec.dtype, device=self.spec.device)
+        return torch.zeros(shape, dtype=self.spec.dtype, device=self.spec.device)  # spare slots must be finite
 
     @property
     def usage(self) -> CacheUsage:

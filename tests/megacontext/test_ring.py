@@ -84,7 +84,7 @@ def test_rings_of_one_pass_share_angles_and_masks_and_answer_the_same():
         parts, shared = [t[:, :, a:b] for t in (q, k, v)], {}
         wider.update(*parts, shared)
         other, one = alone.update(*parts), together.update(*parts, shared)
-        assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True) if x is not None)
+        assert all(torch.equal(x, y) for x, y in zip(one[:4], other[:4], strict=True) if x is not None)
         if a == 0:
             assert len(shared) == 3  # angles for both, a mask for each window
 

@@ -195,24 +195,26 @@ def view_positions(conversation: Conversation, number: int) -> list[int]:
     return conversation.view.arena.position[list(conversation.view.pages[number])].tolist()
 
 
+@pytest.mark.parametrize("more", [0, 5])
 @pytest.mark.parametrize("rows", [1, 3, 7])
-def test_a_mask_lets_rows_see_what_is_visible_and_nothing_after_them(rows):
+def test_a_mask_lets_rows_see_what_is_visible_and_nothing_after_them(rows, more):
     conversation = read(seed=5)
     view = conversation.view
     shown = view.arena.visible.copy()
     runs = view.open_rows(conversation.context, rows)
     for run in runs:
         view.arena.show(run)
-    slots, reach = [slot for run in runs for slot in run], view.arena.reach
-    bias = view.mask(rows, view.rows_index(runs), reach)
-    expected = torch.full((rows, reach), float("-inf"))
+    own, reach = [slot for run in runs for slot in run], view.arena.reach
+    bias = view.mask(rows, view.rows_index(runs), reach, reach + more)
+    slots = reach if bias is None else reach + more
+    expected = torch.full((rows, slots), float("-inf"))
     for row in range(rows):
         for slot in range(reach):
-            if shown[slot] or slot in slots[: row + 1]:
+            if shown[slot] or slot in own[: row + 1]:
                 expected[row, slot] = 0
     if bias is None:
         bias = torch.full((rows, reach), float("-inf")).triu(reach - rows + 1)
-    assert torch.equal(bias.expand(rows, reach), expected)
+    assert torch.equal(bias.expand(rows, slots), expected)
 
 
 @settings(max_examples=20, deadline=None)
@@ -229,7 +231,7 @@ def test_where_ranks_are_closed_no_pass_needs_a_mask_and_positions_stay(seed, pr
     runs = view.open_rows(conversation.context, rows)
     for run in runs:
         view.arena.show(run)
-    assert view.mask(rows, view.rows_index(runs), view.arena.reach) is None
+    assert view.mask(rows, view.rows_index(runs), view.arena.reach, view.arena.reach) is None
 
 
 def test_closed_ranks_stay_as_they_are():
@@ -247,7 +249,7 @@ def test_a_view_without_holes_needs_no_mask():
     runs = view.open_rows(conversation.context, 6)
     for run in runs:
         view.arena.show(run)
-    assert view.mask(6, view.rows_index(runs), view.arena.reach) is None
+    assert view.mask(6, view.rows_index(runs), view.arena.reach, view.arena.reach) is None
 
 
 def test_a_copy_goes_its_own_way():

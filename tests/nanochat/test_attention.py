@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nanochat import attention as module
-from nanochat.attention import attention, causal_bias
+from nanochat.attention import attention, causal_bias, with_spare
 from nanochat.hook import KVView
 
 
@@ -47,6 +47,26 @@ def test_one_bias_for_all_rows_is_no_row_of_them() -> None:
     bias[:100] = float("-inf")
     seen = view(300, 320, torch.bfloat16, bias)
     torch.testing.assert_close(attention(seen).double(), brute_force(seen), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)])
+@pytest.mark.parametrize(("slots", "spare"), [(64, 1), (64, 63), (128, 30), (70, 3)])
+def test_nobody_sees_spare_slots_whatever_stands_there(
+    slots: int, spare: int, dtype: torch.dtype, error: float
+) -> None:
+    seen = view(1, slots, dtype)._replace(spare=spare)
+    seen.keys[:, :, slots - spare :] = 300.0
+    seen.values[:, :, slots - spare :] = 1e30
+    torch.testing.assert_close(attention(seen), attention(seen.bare()), atol=error, rtol=0)
+    assert seen.bare().keys.shape[2] == slots - spare
+    assert seen.bare().spare == 0
+
+
+def test_a_single_row_of_a_cpu_in_bf16_is_shown_whole_steps_as_far_as_there_are_slots() -> None:
+    storage = torch.zeros(1, 2, 150, 16, dtype=torch.bfloat16)
+    assert [with_spare(slots, 1, storage) for slots in (1, 64, 65, 129, 150)] == [64, 64, 128, 150, 150]
+    assert with_spare(65, 2, storage) == 65
+    assert with_spare(65, 1, storage.float()) == 65
 
 
 def test_tiles_are_smaller_where_there_are_more_slots(monkeypatch: pytest.MonkeyPatch) -> None:

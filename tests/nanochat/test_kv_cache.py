@@ -76,6 +76,33 @@ def test_a_dense_cache_doubles():
     assert sorted(set(capacities)) == [4, 8, 16, 32]
 
 
+def test_the_shapes_of_single_rows_in_bf16_repeat_and_say_what_is_spare():
+    """And the logits are those of the same rows by themselves, after a rollback as well."""
+    model = toy_model(window_pattern="L", dtype=torch.bfloat16, sequence_len=256)
+    shapes: list[tuple[int, int]] = []
+
+    class Watched(DenseCache):
+        def update(self, layer, q, k, v):
+            view = super().update(layer, q, k, v)
+            shapes.append((view.keys.shape[2], view.spare))
+            assert view.values.shape[2] == view.keys.shape[2]
+            assert view.keys.shape[2] - view.spare == self.length
+            return view
+
+    tokens = toy_tokens(150)
+    cache = Watched(model.spec, capacity=64)
+    cached_logits(model, cache, tokens[:50], [50])
+    assert shapes == [(50, 0)] * 4
+    del shapes[:]
+    mark = cache.mark()
+    run(model, cache, ids(model, tokens[100:120]))
+    cache.rollback(mark)
+    del shapes[:]
+    logits = cached_logits(model, cache, tokens[50:], [1] * 100)
+    assert {slots for slots, _ in shapes} == {64, 128, 192}
+    torch.testing.assert_close(logits, full_logits(model, tokens)[50:], atol=0.3, rtol=0)
+
+
 def test_usage_tells_what_the_next_row_reads():
     model = toy_model("G2", sequence_len=32)
     cache = DenseCache(model.spec)

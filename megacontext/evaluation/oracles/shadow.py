@@ -35,7 +35,7 @@ class WatchedCache(DenseCache):
         if self.raw:
             self._raw_keys[layer][:, :, self._start : self.length] = k
         if self.watch is not None:
-            self.watch(layer, view)
+            self.watch(layer, view.bare())
         return view
 
     def chosen(self, layer: int, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -182,7 +182,8 @@ def test_a_second_ctrl_c_in_a_reply_leaves_at_once_and_keeps_it(terminal: Termin
         child.sendintr()
         child.expect(pexpect.EOF)
     child.close()
-    assert child.exitstatus == 130
+    # One that comes while the interpreter ends kills it, which is the same 130 to a shell.
+    assert child.exitstatus == 130 or child.signalstatus == signal.SIGINT
     assert said(home)[0] == Message("user", "hello")
 
 
