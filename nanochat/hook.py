@@ -9,7 +9,7 @@ Two rules make that possible:
   rotates. (nanochat's QK-norm has no weights, so norm and rotation commute exactly.)
 - The cache owns the mask. It answers with the keys the rows may see and an additive logit bias.
 
-Shapes: B batch, T new rows, S visible slots, H query heads, Hk KV heads, d head width, D model width, V vocabulary.
+Shapes: B batch, T new rows, S slots of a view, H query heads, Hk KV heads, d head width, D model width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class KVView(NamedTuple):
 
     q: (B, H, T, d) rotated. keys, values: (B, Hk, S, d), keys rotated.
     bias: additive logit bias, broadcastable to (B, H, T, S); None means causal, aligned at the end:
-    row t sees the first S - T + t + 1 slots.
+    row t sees the first S - spare - T + t + 1 slots.
     spare: of S, the last slots that no row sees. They are finite, and there so that shapes repeat from token to token;
-    for a single row without bias alone.
+    for a single row without bias alone. `nanochat.attention` leaves them out; whoever does without it takes `bare()`.
     """
 
     q: Tensor

@@ -127,6 +127,7 @@ class DenseCache(KVCache):
         self._values: list[Tensor] = []
         self._angles: Any = None
         self._start = self._reach = 0
+        self._finite = 0  # slots that were written in every layer, or zeroed
 
     @property
     def capacity(self) -> int:
@@ -139,6 +140,8 @@ class DenseCache(KVCache):
         self._start, self.length = self.length, self.length + rows
         self._reserve(self.length)
         self._reach = with_spare(self.length, rows, self._keys[0])
+        if self._reach > self.length:
+            self._make_finite()
         self._windows.begin()
         positions = torch.arange(self._start, self.length, device=self.spec.device)
         self.spec.rotation.reserve(self.length)
@@ -159,6 +162,8 @@ class DenseCache(KVCache):
         keys[:, :, start:stop] = rotation.rotate(k, self._angles)
         values[:, :, start:stop] = v
         q = rotation.rotate(q, self._angles)
+        if layer == self.spec.layers - 1:
+            self._finite = max(self._finite, stop)
         view = self._windows.view(layer, q, keys[:, :, :stop], values[:, :, :stop])
         if self._reach == stop or view.keys.shape[2] < stop:
             return view
@@ -166,6 +171,14 @@ class DenseCache(KVCache):
 
     def room(self, rows: int) -> int:
         return rows if self.limit is None else max(1, min(rows, self.limit - self.length))
+
+    def _make_finite(self) -> None:
+        """Spare slots that were never written, or in a pass that was broken off, hold 0."""
+        first = max(self._finite, self._start)
+        if first < self._reach:
+            for buffer in (*self._keys, *self._values):
+                buffer[:, :, first : self._reach] = 0
+            self._finite = self._reach
 
     def _reserve(self, length: int) -> None:
         """Make room for `length` slots, one layer at a time."""
@@ -185,7 +198,7 @@ class DenseCache(KVCache):
 
     def _buffer(self, capacity: int) -> Tensor:
         shape = (self.batch or 1, self.spec.kv_heads, capacity, self.spec.head_dim)
-        return torch.zeros(shape, dtype=self.spec.dtype, device=self.spec.device)  # spare slots must be finite
+        return torch.empty(shape, dtype=self.spec.dtype, device=self.spec.device)
 
     @property
     def usage(self) -> CacheUsage:
@@ -204,7 +217,7 @@ class DenseCache(KVCache):
                 f"cannot fork {self.batch} rows to {batch}; fork(1 row) broadcasts, fork({self.batch}) copies"
             )
         twin = DenseCache(self.spec, batch=batch, capacity=self._first_capacity, limit=self.limit)
-        twin.length, twin._start = self.length, self._start
+        twin.length, twin._start, twin._finite = self.length, self._start, min(self._finite, self.length)
         twin.carry = None if self.carry is None else self.carry.expand(batch, -1, -1).clone()
         if self._keys:
             twin._reserve(self.capacity)

@@ -3,7 +3,8 @@
 full          a plain cache: everything, for ever
 recency       the first block and the last tokens: a sliding window of all the slots there are
 megacontext   the memory section of the configuration, as it stands
-oracle        the same, told from outside which blocks are the right ones: the ceiling of any scorer
+oracle        the same, told from outside which blocks are the right ones, and showing as many as there is room for: the
+              ceiling of any scorer
 oracle_mass, oracle_output, oracle_swap: the same, told what will be scored: blocks by the attention they will get, by
               the change of attention's output without them, by the loss they spare (evaluation/oracles)
 lexical ...   the same, with that scorer alone; random: the floor
@@ -27,6 +28,7 @@ from pydantic import ValidationError
 from megacontext.baselines.registry import METHODS
 from megacontext.config import MemoryConfig, PagesConfig
 from megacontext.errors import ConfigError
+from megacontext.focus.allocator import BESIDE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,22 +116,22 @@ def settings(name: str, memory: MemoryConfig) -> MemoryConfig | None:
         memory = memory.recency_only()
     elif base not in VARIANTS:
         return None
-    if base == ORACLE:
-        memory = memory.model_copy(update={"prompt_blocks": _places(memory)})
     try:
         whole = {**memory.model_dump(), "cache": MEGACONTEXT, **VARIANTS.get(base, {}), **changes}
-        return MemoryConfig.model_validate(whole)
+        config = MemoryConfig.model_validate(whole)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"cache {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    all_of_them = base == ORACLE and "prompt_blocks" not in changes
+    return config.model_copy(update={"prompt_blocks": _places(config)}) if all_of_them else config
 
 
 def _places(memory: MemoryConfig) -> int:
-    """Blocks that find room at a prompt's end beside its recent part: an oracle shows all that it was told, so that it
-    is a ceiling for what stands in many places as well.
+    """Blocks that find room at a prompt's end beside its recent part. An oracle shows so many of those that it was
+    told, so that it is a ceiling for what stands in many places as well, as far as there is room.
     """
     recent = max(memory.recent_tokens, memory.prompt_recent_tokens)
-    others = memory.protect_first + 3  # the open block, what is reserved, a block cut in two
+    others = memory.protect_first + BESIDE
     return max((memory.budget - recent) // memory.block - others, memory.prompt_blocks)
 
 

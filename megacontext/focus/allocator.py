@@ -19,6 +19,8 @@ from megacontext.errors import BudgetError
 from megacontext.focus.detail import Detail, prompt_detail
 from megacontext.span import Span
 
+BESIDE = 3  # blocks beside first, far and recent ones: the open one, what is reserved, a block cut in two
+
 
 class Refusal(NamedTuple):
     """A block that was wanted and is not shown, or shown and not wanted, and why."""
@@ -94,7 +96,7 @@ class FocusAllocator:
 
     def _sharp_tokens(self, context: WorkingContext) -> int:
         """Recent tokens when a prompt has ended: a longer recent part leaves room for what the prompt asks for."""
-        others = self.protect_first + self.prompt_blocks + 3  # the open block, what is reserved, a block cut in two
+        others = self.protect_first + self.prompt_blocks + BESIDE
         return max(self.recent_tokens, min(self.prompt_recent_tokens, context.budget - others * context.grid.block))
 
     def far_pages(self, context: WorkingContext, sharp: bool = False) -> list[Span]:

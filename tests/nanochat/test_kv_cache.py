@@ -3,7 +3,7 @@ import torch
 
 from megacontext.testing.toy import cached_logits, full_logits, ids, run, toy_model, toy_tokens
 from nanochat.attention import attention
-from nanochat.hook import KVView, Mark
+from nanochat.hook import KVView, Mark, Stream
 from nanochat.kv_cache import DenseCache, NoCache, Windows, storage_bytes, window_bias
 
 
@@ -76,31 +76,47 @@ def test_a_dense_cache_doubles():
     assert sorted(set(capacities)) == [4, 8, 16, 32]
 
 
-def test_the_shapes_of_single_rows_in_bf16_repeat_and_say_what_is_spare():
-    """And the logits are those of the same rows by themselves, after a rollback as well."""
-    model = toy_model(window_pattern="L", dtype=torch.bfloat16, sequence_len=256)
+@pytest.mark.parametrize("pattern", ["L", "SL"])
+def test_the_shapes_of_single_rows_in_bf16_repeat_and_say_what_is_spare(pattern, monkeypatch):
+    """The logits are those of the same rows by themselves: after a rollback, a broken-off pass and a fork as well."""
+    model = toy_model(window_pattern=pattern, dtype=torch.bfloat16, sequence_len=200)
+    windows = model.spec.windows  # of 200 rows, which are all, and of 100
     shapes: list[tuple[int, int]] = []
+
+    def buffer(cache, capacity):
+        shape = (1, model.spec.kv_heads, capacity, model.spec.head_dim)
+        return torch.full(shape, float("nan"), dtype=torch.bfloat16)
 
     class Watched(DenseCache):
         def update(self, layer, q, k, v):
             view = super().update(layer, q, k, v)
-            shapes.append((view.keys.shape[2], view.spare))
+            assert view.keys.isfinite().all()
+            assert view.values.isfinite().all()
             assert view.values.shape[2] == view.keys.shape[2]
-            assert view.keys.shape[2] - view.spare == self.length
+            if self.length <= windows[layer] + 1:
+                shapes.append((view.keys.shape[2], view.spare))
+                assert view.keys.shape[2] - view.spare == self.length
+            else:
+                assert (view.keys.shape[2], view.spare) == (windows[layer] + 1, 0)
             return view
 
-    tokens = toy_tokens(150)
-    cache = Watched(model.spec, capacity=64)
+    monkeypatch.setattr(DenseCache, "_buffer", buffer)
+    tokens, cache = toy_tokens(150), Watched(model.spec, capacity=64)
+    expected = full_logits(model, tokens)[50:]
     cached_logits(model, cache, tokens[:50], [50])
-    assert shapes == [(50, 0)] * 4
-    del shapes[:]
+    assert set(shapes) == {(50, 0)}
     mark = cache.mark()
-    run(model, cache, ids(model, tokens[100:120]))
+    cached_logits(model, cache, tokens[100:120], [7])
+    cache.rollback(mark)
+    cache.begin(Stream(torch.zeros(1, 30, model.spec.width), torch.zeros(1, 30, dtype=torch.int64)))  # and no update
     cache.rollback(mark)
     del shapes[:]
-    logits = cached_logits(model, cache, tokens[50:], [1] * 100)
+    twin = cache.fork()
+    twin.__class__ = Watched
+    for one in (cache, twin):
+        logits = cached_logits(model, one, tokens[50:], [1] * 100)
+        torch.testing.assert_close(logits, expected, atol=0.3, rtol=0)
     assert {slots for slots, _ in shapes} == {64, 128, 192}
-    torch.testing.assert_close(logits, full_logits(model, tokens)[50:], atol=0.3, rtol=0)
 
 
 def test_usage_tells_what_the_next_row_reads():

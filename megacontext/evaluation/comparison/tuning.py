@@ -40,7 +40,7 @@ _OF_OURS: tuple[Settings, ...] = (  # how the slots are shared between recent te
     {"prompt_recent_tokens": 0, "prompt_blocks": 2},
     {"prompt_recent_tokens": 256, "recent_tokens": 160},
 )
-_OF_FIXED: tuple[Settings, ...] = (*_OF_OURS[:2], {"prompt_recent_tokens": 128}, _OF_OURS[3])
+_OF_FIXED: tuple[Settings, ...] = (*_OF_OURS[:2], {"prompt_recent_tokens": 320}, _OF_OURS[3])
 FIXED = ("oracle", "gists_only")  # what they are says how many blocks a prompt's end shows
 
 

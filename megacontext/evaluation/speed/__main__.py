@@ -90,7 +90,7 @@ def compared() -> list[Compared]:
 
     return [
         Compared("megacontext's time over a plain cache's of the same slots", MEGACONTEXT, SAME, 1.05, most=True),
-        Compared("the same in an answer, whose view is held", ANSWER, SAME_ANSWER, 1.05, most=True),
+        Compared("megacontext's time in an answer over a plain cache's", ANSWER, SAME_ANSWER, 1.05, most=True),
         Compared("the plain cache's speed over transformers'", THEIRS, FULL, 1.6, at=1024),
         Compared("megacontext's speed over transformers'", THEIRS, MEGACONTEXT, 12.0, at=16384),
     ]
@@ -113,7 +113,7 @@ def bench(
     trained = loaded.model.spec.max_position
     common = {**about(loaded, corpus), "trained_positions": trained, "clock": flags.clock, "config": settings.run}
     with ExitStack() as stack:
-        contenders = list(Opening(loaded, settings.config, sample, flags.prompt, stack).all(names))
+        contenders = list(Opening(loaded, settings.config, sample, stack).all(names))
         field = Field(contenders, library.stream(), _manner(flags, trained), BarePass(loaded.model), note)
         for history in flags.history:
             yield from ({**row, **common} for row in _at(field, history))

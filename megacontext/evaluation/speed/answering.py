@@ -1,11 +1,13 @@
-"""The same memory while it answers: the view that a prompt's end chose is held, and no refocus comes between tokens.
+"""The same memory while it answers: the view that a prompt's end chose is held, and no refocus comes between tokens but
+where the budget is full.
 
 That is how a chat decodes; text that flows on without a prompt is decoded by the memory itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -16,19 +18,38 @@ from nanochat.hook import KVCache
 
 
 class Answering(Ours):
-    """An answer upon `of`'s history, to a prompt of its newest `prompt` tokens. It takes its turn after `of`."""
+    """An answer to a prompt upon `of`'s history, decoded on a copy of it. Its turn comes after `of`'s."""
 
     answers = False  # `of` says how long its first token takes
 
-    def __init__(self, name: str, loaded: LoadedModel, of: Ours, prompt: int) -> None:
+    def __init__(self, name: str, loaded: LoadedModel, of: Ours) -> None:
         super().__init__(name, loaded, of.contender)
-        self.beside, self.of, self.prompt = of, of, prompt
+        self.beside = of
+        self._nbytes = 0
 
     def read(self, tokens: Sequence[int]) -> None:
         """It reads nothing: it stands where `of` does."""
 
-    def _begin(self, twin: KVCache) -> Tensor:
-        return prefill(self.model, twin, self.of.passage(self.prompt))
+    @contextmanager
+    def _copy(self) -> Iterator[KVCache]:
+        with super()._copy() as twin:
+            yield twin
+            self._nbytes = twin.usage.nbytes
+
+    def _begin(self, twin: KVCache, prompt: Sequence[int]) -> Tensor:
+        return prefill(self.model, twin, prompt)
+
+    @property
+    def slots(self) -> int:
+        return self.shown[-1]
+
+    @property
+    def read_slots(self) -> int:
+        return self.shown[-1]
+
+    @property
+    def nbytes(self) -> int:
+        return self._nbytes
 
     def close(self) -> None:
         """What it stands upon is `of`'s."""

@@ -29,7 +29,7 @@ Clock = Callable[[], float]
 
 class Timed(ABC):
     """One contender. Times are in milliseconds. plain: it keeps every row, so its history may be filled in.
-    answers: it can be asked for a first token. beside: whose history it stands upon; that one's turn comes before.
+    answers: it can be asked for a first token. beside: whose turn comes before, and without whom it is out.
     now: its clock, in seconds.
     """
 
@@ -53,8 +53,11 @@ class Timed(ABC):
         raise ValueError(f"{self.name} cannot be filled: it must read its history")
 
     @abstractmethod
-    def going_on(self) -> AbstractContextManager[None]:
-        """While it lasts, `decode` goes on from call to call; after it the history is what it was."""
+    def going_on(self, prompt: Sequence[int]) -> AbstractContextManager[None]:
+        """While it lasts, `decode` goes on from call to call; after it the history is what it was.
+
+        prompt: what it decodes an answer to, if it answers; others go on with the text.
+        """
 
     @abstractmethod
     def decode(self, count: int) -> list[float]:
@@ -118,15 +121,15 @@ class Ours(Timed):
         fill(self.model, self.cache, rows, self._passage)
 
     @contextmanager
-    def going_on(self) -> Iterator[None]:
+    def going_on(self, prompt: Sequence[int]) -> Iterator[None]:
         with self._copy() as twin:
-            tokens = decode(self.model, twin, self._begin(twin), lambda last: int(last.argmax()))
+            tokens = decode(self.model, twin, self._begin(twin, prompt), lambda last: int(last.argmax()))
             next(tokens)  # sampled from what was read: nothing has been computed for it
             self._going = twin, tokens
             yield
         self._going = None
 
-    def _begin(self, twin: KVCache) -> Tensor:
+    def _begin(self, twin: KVCache, prompt: Sequence[int]) -> Tensor:
         """The logits that decoding begins with."""
         if self._logits is None:
             raise ValueError(f"{self.name} has read nothing yet: there is nothing to go on from")
@@ -175,10 +178,6 @@ class Ours(Timed):
     @property
     def weight_bytes(self) -> int | None:
         return getattr(self.model, "weight_bytes", None)
-
-    def passage(self, count: int) -> list[int]:
-        """The newest tokens that it read, `count` or SAMPLE of them at most."""
-        return self._passage[-count:]
 
     def close(self) -> None:
         self.contender.close()

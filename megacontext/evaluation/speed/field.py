@@ -94,8 +94,9 @@ class Field:
         for one in self.contenders:
             self._grow(one, history - PORTIONS * portion)
         self._read_on(history, portion)
-        self._decode()
-        self._answer(self._tokens[history : history + self.manner.prompt])
+        prompt = self._tokens[history : history + self.manner.prompt]
+        self._decode(prompt)
+        self._answer(prompt)
         del self._tokens[history:]
 
     # --- its parts ---
@@ -141,12 +142,12 @@ class Field:
                 self.turns[one.name].read.append(len(new) / (one.now() - started))
                 self._speed[one.name] = len(new) / (time.perf_counter() - began)
 
-    def _decode(self) -> None:
+    def _decode(self, prompt: Sequence[int]) -> None:
         manner, self.limit = self.manner, []
         spent = dict.fromkeys(self.turns, 0.0)
         with ExitStack() as stack:
             for one in self._taking_part():
-                stack.enter_context(one.going_on())
+                stack.enter_context(one.going_on(prompt))
             for number in range(manner.rounds):
                 self.limit += self.bare.time(4, manner.clock)[1:] if self.bare else []
                 for one in self._taking_part():

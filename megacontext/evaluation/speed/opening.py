@@ -21,12 +21,10 @@ from megacontext.models.base import LoadedModel
 
 
 class Opening:
-    """Makes the contenders of one run. prompt: tokens that an answer is to. stack: closes what they hold."""
+    """Makes the contenders of one run. stack: closes what they hold."""
 
-    def __init__(
-        self, loaded: LoadedModel, config: DemoConfig, sample: Sequence[int], prompt: int, stack: ExitStack
-    ) -> None:
-        self.loaded, self.config, self.sample, self.prompt, self.stack = loaded, config, sample, prompt, stack
+    def __init__(self, loaded: LoadedModel, config: DemoConfig, sample: Sequence[int], stack: ExitStack) -> None:
+        self.loaded, self.config, self.sample, self.stack = loaded, config, sample, stack
 
     def all(self, names: Sequence[str]) -> Iterator[Timed]:
         """MegaContext is followed by the plain cache of its slots, then by both in an answer.
@@ -42,7 +40,7 @@ class Opening:
             yield one
             if name == MEGACONTEXT and isinstance(one, Ours):
                 yield self._beside(SAME, one)
-                answering = Answering(ANSWER, self.loaded, one, self.prompt)
+                answering = Answering(ANSWER, self.loaded, one)
                 yield answering
                 yield self._beside(SAME_ANSWER, answering)
 

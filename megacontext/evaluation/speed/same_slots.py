@@ -35,7 +35,7 @@ class SameSlots(Timed):
     def read(self, tokens: Sequence[int]) -> None:
         """It reads nothing: it stands where `other` does."""
 
-    def going_on(self) -> AbstractContextManager[None]:
+    def going_on(self, prompt: Sequence[int]) -> AbstractContextManager[None]:
         return nullcontext()
 
     def decode(self, count: int) -> list[float]:

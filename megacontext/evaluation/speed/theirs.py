@@ -72,7 +72,7 @@ class Theirs(Timed):
         self.tokens += (self.tokens * -(-rows // len(self.tokens)))[:rows]
 
     @contextmanager
-    def going_on(self) -> Iterator[None]:
+    def going_on(self, prompt: Sequence[int]) -> Iterator[None]:
         """The last token of what there is stands as the prompt of each call: its row is not counted."""
         history = list(self.tokens)
         self.cache.crop(-1)

@@ -1,7 +1,7 @@
 """Which words are common, after RULER (Hsieh et al. 2024, section 3.3): knowledge that stands in no single place.
 
 Lists of words are scattered in the text; a word that is frequent in them must be likelier than one that is rare. All
-lists are sources, more than an oracle may show at once: the plain cache is the ceiling.
+lists are sources; an oracle shows as many of their blocks as have room beside the recent text.
 """
 
 from __future__ import annotations

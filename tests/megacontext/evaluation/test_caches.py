@@ -54,16 +54,21 @@ def test_every_name_makes_an_empty_memory(name):
     assert (contender.budget is None) == (name == "full")
 
 
-@pytest.mark.parametrize("recent", [160, 256, 480])
-def test_an_oracle_has_places_for_all_that_it_is_told_and_the_recent_part_of_the_others(recent):
-    """1,024 slots: 20 blocks beside 256 recent tokens. Its recent part is not shorter for it."""
-    tuned = {"prompt_recent_tokens": recent}
-    oracle, ours = (settings(name, DEMO.model_copy(update=tuned)) for name in ("oracle", "megacontext"))
-    assert oracle.prompt_blocks == (DEMO.budget - max(recent, DEMO.recent_tokens)) // DEMO.block - 4
-    context = WorkingContext(DEMO.budget, Grid(DEMO.block), tail=8000)
+@pytest.mark.parametrize("tuned", [{}, {"prompt_recent_tokens": 0}, {"prompt_recent_tokens": 256}])
+@pytest.mark.parametrize("changes", ["", "[prompt_recent_tokens=704]", "[block=64]", "[budget=2048]", "[budget=512]"])
+def test_an_oracle_has_all_places_beside_the_recent_part_that_the_others_have(changes, tuned):
+    memory = DEMO.model_copy(update=tuned)
+    oracle, ours = (settings(f"{name}{changes}", memory) for name in ("oracle", "megacontext"))
+    context = WorkingContext(ours.budget, Grid(ours.block), tail=8000)
     starts = [FocusAllocator.of(config).recent_start(context, sharp=True) for config in (oracle, ours)]
     assert starts[0] == starts[1]
-    assert depends_on("oracle", DEMO, tuned)["prompt_blocks"] == oracle.prompt_blocks
+    recent = max(ours.recent_tokens, ours.prompt_recent_tokens)
+    assert oracle.prompt_blocks == max((ours.budget - recent) // ours.block - 4, ours.prompt_blocks)
+    assert depends_on(f"oracle{changes}", DEMO, tuned)["prompt_blocks"] == oracle.prompt_blocks
+
+
+def test_an_oracle_may_be_told_how_many_blocks_it_shows():
+    assert settings("oracle[prompt_blocks=2]", DEMO).prompt_blocks == 2
 
 
 @pytest.mark.parametrize("name", LOOKING_AHEAD)

@@ -10,7 +10,8 @@ from toy_evaluation import library
 from megacontext.baselines.registry import TRIALS
 from megacontext.config import MemoryConfig
 from megacontext.config_loader import load_config
-from megacontext.evaluation.caches import CACHES, depends_on, make_contender
+from megacontext.context import WorkingContext
+from megacontext.evaluation.caches import CACHES, depends_on, make_contender, settings
 from megacontext.evaluation.compare import main
 from megacontext.evaluation.comparison.matrix import TEST, CompareConfig, Plan, TaskRun, Work, in_order
 from megacontext.evaluation.comparison.runner import Runner
@@ -30,6 +31,8 @@ from megacontext.evaluation.comparison.tuning import (
 )
 from megacontext.evaluation.episodes.steps import Ask, Continue
 from megacontext.evaluation.tasks import TASKS, make_task
+from megacontext.focus.allocator import FocusAllocator
+from megacontext.span import Grid
 from megacontext.testing.toy import toy_model
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -51,12 +54,23 @@ def test_every_method_has_as_many_trials_and_its_own_defaults_first(name: str) -
     assert len({json.dumps(depends_on(name, memory, one), default=str) for one in found}) == TRIALS
 
 
+@pytest.mark.parametrize("name", ["megacontext", "oracle", "gists_only"])
+def test_our_trials_are_different_memories_at_a_prompts_end(name: str) -> None:
+    shown = set()
+    for trial in trials(name):
+        config = settings(name, MemoryConfig().model_copy(update=dict(trial)))
+        assert config is not None
+        context = WorkingContext(config.budget, Grid(config.block), tail=8000)
+        shown.add((FocusAllocator.of(config).recent_start(context, sharp=True), config.prompt_blocks))
+    assert len(shown) == TRIALS
+
+
 @pytest.mark.parametrize("name", ["recency", "megacontext", "random"])
 def test_our_trials_are_settings_that_there_are(name: str) -> None:
     spec = toy_model("G4", sequence_len=2048).spec
-    for settings in trials(name):
-        cache = make_contender(name, spec, MemoryConfig(budget=512), tuned=settings).cache
-        assert all(getattr(cache.config, key) == value for key, value in settings.items() if key != "recent_tokens")
+    for trial in trials(name):
+        cache = make_contender(name, spec, MemoryConfig(budget=512), tuned=trial).cache
+        assert all(getattr(cache.config, key) == value for key, value in trial.items() if key != "recent_tokens")
 
 
 def test_test_seeds_never_touch_tuning() -> None:

@@ -34,7 +34,7 @@ def ours(name: str, history: int = 200) -> Ours:
 def test_decoding_and_answering_leave_the_history_as_it_was(name: str) -> None:
     one = ours(name)
     before = one.slots
-    with one.going_on():
+    with one.going_on([]):
         assert [len(one.decode(5)), len(one.decode(5))] == [5, 5]
     assert one.first_token(toy_tokens(9)) > 0
     assert (one.length, one.slots) == (200, before)
@@ -42,7 +42,7 @@ def test_decoding_and_answering_leave_the_history_as_it_was(name: str) -> None:
 
 def test_rounds_go_on_from_each_other() -> None:
     one = ours("full")
-    with one.going_on():
+    with one.going_on([]):
         one.decode(4)
         first = one.shown
         one.decode(4)
@@ -54,7 +54,7 @@ def test_nothing_can_be_decoded_before_something_was_read_or_after_the_rounds() 
     with pytest.raises(ValueError, match="going_on"):
         one.decode(1)
     one._logits = None
-    with pytest.raises(ValueError, match="read nothing"), one.going_on():
+    with pytest.raises(ValueError, match="read nothing"), one.going_on([]):
         pass
 
 
@@ -68,7 +68,7 @@ def test_the_plain_cache_beside_a_memory_stands_at_its_slots_at_every_token() ->
             seen.append(self.cache.length)
 
     beside = Watched("plain", LoadedModel(one.model, ToyText(), "toy"), one, toy_tokens(96))
-    with one.going_on(), beside.going_on():
+    with one.going_on([]), beside.going_on([]):
         for _ in range(4):
             one.decode(12)
             beside.decode(12)
@@ -80,15 +80,17 @@ def test_the_plain_cache_beside_a_memory_stands_at_its_slots_at_every_token() ->
 def test_in_an_answer_the_view_is_held_and_the_history_stays_as_it_was() -> None:
     one = ours("megacontext")
     loaded = LoadedModel(one.model, ToyText(), "toy")
-    answering = Answering("answer", loaded, one, prompt=9)
-    ticks = one.cache.tick
-    with answering.going_on():
+    answering = Answering("answer", loaded, one)
+    prompt, ticks = toy_tokens(9), one.cache.tick
+    with answering.going_on(prompt):
         assert len(answering.decode(6)) == 6
         assert answering._going is not None
         twin = answering._going[0]
         assert twin.tick == ticks + 2, "reading the prompt, and its end: none while it answers"
         assert twin.held is not None
-        assert twin.tree.tokens(200, 209) == one.passage(9)
+        assert list(twin.tree.tokens(200, 209)) == prompt
+        assert answering.slots == answering.read_slots == twin.context.slots - 1 < one.slots
+    assert answering.nbytes == twin.usage.nbytes
     assert [later - earlier for earlier, later in pairwise(answering.shown)] == [1] * (WARM + 5)
     assert (one.length, answering.length, one.cache.tick) == (200, 200, ticks)
 
@@ -96,7 +98,7 @@ def test_in_an_answer_the_view_is_held_and_the_history_stays_as_it_was() -> None
 def test_the_plain_cache_beside_a_memory_refuses_another_number_of_tokens() -> None:
     one = ours("megacontext")
     beside = SameSlots("plain", LoadedModel(one.model, ToyText(), "toy"), one, toy_tokens(96))
-    with one.going_on():
+    with one.going_on([]):
         one.decode(3)
         with pytest.raises(ValueError, match="as many tokens"):
             beside.decode(4)

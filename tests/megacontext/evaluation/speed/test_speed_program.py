@@ -55,6 +55,7 @@ def test_each_length_has_the_limit_a_row_for_each_memory_and_the_ratios(
         *2 * ["ratio"],
     ]
     full, mine, same, answer, same_answer, overhead, in_answer = rows[9:]
+    assert answer["slots"] == same_answer["slots"]
     assert all(row["decode_ms_p50"] > 0 and row["slots"] > 0 for row in (full, mine, same, answer, same_answer))
     assert all(row["prefill_tokens_per_s"] > 0 and row["ttft_ms"] > 0 for row in (full, mine))
     assert (full["slots"], same["ttft_ms"], full["rounds"]) == (200, None, 2)

@@ -55,7 +55,7 @@ def test_its_history_stays_as_it_was(tmp_path: Path) -> None:
     one = Theirs.of(loaded(tmp_path, "float32"), TEXT)
     one.read(TEXT[:60])
     keys = one.cache.layers[1].keys.clone()
-    with one.going_on():
+    with one.going_on([]):
         assert [len(one.decode(4)), len(one.decode(4))] == [4, 4]
     assert one.first_token(TEXT[60:70]) > 0
     assert (one.tokens, one.cache.get_seq_length()) == (TEXT[:60], 60)
@@ -66,7 +66,7 @@ def test_its_history_stays_as_it_was(tmp_path: Path) -> None:
 def test_rounds_go_on_with_what_was_generated(tmp_path: Path) -> None:
     one = Theirs.of(loaded(tmp_path, "float32"), TEXT)
     one.read(TEXT[:20])
-    with one.going_on():
+    with one.going_on([]):
         one.decode(3)
         first = list(one.tokens)
         one.decode(3)
