@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import NamedTuple
 
+import torch
+
 from megacontext.arena import Page
 from megacontext.errors import StoreError
 from megacontext.tree.page_file import PageFile
@@ -255,6 +257,9 @@ class PageStore:
         return bool(self._unwritten) and self.failure is None
 
     def _run(self) -> None:
+        # Helpers of its own would spin beside the model's, which then takes twice as long a token. The number is this
+        # thread's and that of threads that begin later, not of those that compute already.
+        torch.set_num_threads(1)
         try:
             self._work_on()
         except Exception as error:  # nobody may wait for a thread that is no more

@@ -103,6 +103,21 @@ def test_what_was_prefetched_is_no_fault(tmp_path):
     store.close()
 
 
+def test_the_thread_computes_alone_and_leaves_the_others_theirs(tmp_path):
+    """With helpers of its own for copies, a thread that works beside the model takes the model's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        store, found = on_disk(tmp_path), list[int]()
+        store.put(0, page(0))
+        store.afterwards(lambda: found.append(torch.get_num_threads()))
+        store.flush()
+        assert (found, torch.get_num_threads()) == ([1], 3)
+        store.close()
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_page_that_is_nowhere_is_computed_and_then_kept(tmp_path):
     computed: list[int] = []
 
