@@ -47,15 +47,15 @@ class Windows:
     def begin(self) -> None:
         self.biases.clear()
 
-    def view(self, layer: int, q: Tensor, keys: Tensor, values: Tensor) -> KVView:
-        """q (B,H,T,d) rotated, keys and values (B,Hk,S,d): the rows' own slots are the last T."""
+    def view(self, layer: int, q: Tensor, keys: Tensor, values: Tensor, spare: int = 0) -> KVView:
+        """q (B,H,T,d) rotated, keys and values (B,Hk,S,d): the rows' own slots are the last T before the spare ones."""
         window = self.windows[layer] if self.windows else None
-        rows, slots = q.shape[2], keys.shape[2]
+        rows, slots = q.shape[2], keys.shape[2] - spare
         if window is None or slots <= window + 1:
-            return KVView(q, keys, values)
+            return KVView(q, keys, values, spare=spare)
         if slots > window + rows:
             first = slots - window - rows
-            keys, values = keys[:, :, first:], values[:, :, first:]
+            keys, values = keys[:, :, first:slots], values[:, :, first:slots]
         return KVView(q, keys, values, self._bias(window, q, keys.shape[2]) if rows > 1 else None)
 
     def _bias(self, window: int, q: Tensor, slots: int) -> Tensor:
@@ -164,10 +164,8 @@ class DenseCache(KVCache):
         q = rotation.rotate(q, self._angles)
         if layer == self.spec.layers - 1:
             self._finite = max(self._finite, stop)
-        view = self._windows.view(layer, q, keys[:, :, :stop], values[:, :, :stop])
-        if self._reach == stop or view.keys.shape[2] < stop:
-            return view
-        return KVView(q, keys[:, :, : self._reach], values[:, :, : self._reach], spare=self._reach - stop)
+        reach = self._reach
+        return self._windows.view(layer, q, keys[:, :, :reach], values[:, :, :reach], reach - stop)
 
     def room(self, rows: int) -> int:
         return rows if self.limit is None else max(1, min(rows, self.limit - self.length))

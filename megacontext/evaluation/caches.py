@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from megacontext.baselines.registry import METHODS
 from megacontext.config import MemoryConfig, PagesConfig
 from megacontext.errors import ConfigError
-from megacontext.focus.allocator import BESIDE
+from megacontext.focus.allocator import FocusAllocator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,17 +122,15 @@ def settings(name: str, memory: MemoryConfig) -> MemoryConfig | None:
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"cache {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    all_of_them = base == ORACLE and "prompt_blocks" not in changes
-    return config.model_copy(update={"prompt_blocks": _places(config)}) if all_of_them else config
+    return _with_room(config) if base == ORACLE and "prompt_blocks" not in changes else config
 
 
-def _places(memory: MemoryConfig) -> int:
-    """Blocks that find room at a prompt's end beside its recent part. An oracle shows so many of those that it was
-    told, so that it is a ceiling for what stands in many places as well, as far as there is room.
+def _with_room(memory: MemoryConfig) -> MemoryConfig:
+    """An oracle shows as many of the blocks that it is told as there is room for: so it is a ceiling for what stands
+    in many places as well.
     """
-    recent = max(memory.recent_tokens, memory.prompt_recent_tokens)
-    others = memory.protect_first + BESIDE
-    return max((memory.budget - recent) // memory.block - others, memory.prompt_blocks)
+    places = FocusAllocator.of(memory).prompt_places(memory.budget, memory.block)
+    return memory.model_copy(update={"prompt_blocks": max(places, memory.prompt_blocks)})
 
 
 def depends_on(name: str, memory: MemoryConfig, tuned: Settings | None = None) -> dict[str, Any]:

@@ -19,8 +19,6 @@ from megacontext.errors import BudgetError
 from megacontext.focus.detail import Detail, prompt_detail
 from megacontext.span import Span
 
-BESIDE = 3  # blocks beside first, far and recent ones: the open one, what is reserved, a block cut in two
-
 
 class Refusal(NamedTuple):
     """A block that was wanted and is not shown, or shown and not wanted, and why."""
@@ -96,8 +94,17 @@ class FocusAllocator:
 
     def _sharp_tokens(self, context: WorkingContext) -> int:
         """Recent tokens when a prompt has ended: a longer recent part leaves room for what the prompt asks for."""
-        others = self.protect_first + self.prompt_blocks + BESIDE
-        return max(self.recent_tokens, min(self.prompt_recent_tokens, context.budget - others * context.grid.block))
+        others = (self._beside + self.prompt_blocks) * context.grid.block
+        return max(self.recent_tokens, min(self.prompt_recent_tokens, context.budget - others))
+
+    def prompt_places(self, budget: int, block: int) -> int:
+        """Far blocks of `block` tokens that find room when a prompt has ended, beside the recent part it may have."""
+        return (budget - max(self.recent_tokens, self.prompt_recent_tokens)) // block - self._beside
+
+    @property
+    def _beside(self) -> int:
+        """Blocks beside far and recent ones: first ones, the open one, what is reserved, a block cut in two."""
+        return self.protect_first + 3
 
     def far_pages(self, context: WorkingContext, sharp: bool = False) -> list[Span]:
         """The exact entries that are up for choice, oldest first."""

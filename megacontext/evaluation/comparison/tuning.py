@@ -41,7 +41,8 @@ _OF_OURS: tuple[Settings, ...] = (  # how the slots are shared between recent te
     {"prompt_recent_tokens": 256, "recent_tokens": 160},
 )
 _OF_FIXED: tuple[Settings, ...] = (*_OF_OURS[:2], {"prompt_recent_tokens": 320}, _OF_OURS[3])
-FIXED = ("oracle", "gists_only")  # what they are says how many blocks a prompt's end shows
+# Of these what they are says how many blocks a prompt's end shows.
+_OWN = {"recency": _OF_RECENCY, "oracle": _OF_FIXED, "gists_only": _OF_FIXED}
 
 
 class Choice(Section):
@@ -92,8 +93,7 @@ def trials(name: str) -> tuple[Settings, ...]:
     base = split_name(name)[0]
     if base in METHODS:
         return METHODS[base].trials
-    own = {"recency": _OF_RECENCY, **dict.fromkeys(FIXED, _OF_FIXED)}.get(base, _OF_OURS)
-    return ({},) if base == FULL or base not in OURS else own
+    return ({},) if base == FULL or base not in OURS else _OWN.get(base, _OF_OURS)
 
 
 def worth(row: Mapping[str, Any]) -> float | None:

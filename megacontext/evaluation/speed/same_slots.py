@@ -20,17 +20,17 @@ class SameSlots(Timed):
     """
 
     answers = False
+    beside: Ours
 
     def __init__(self, name: str, loaded: LoadedModel, other: Ours, tokens: Sequence[int]) -> None:
         """tokens: at least as many as `other` ever shows slots. Raises ValueError if these turn out to be too few."""
-        self.name, self.model, self.other, self.tokens = name, loaded.model, other, list(tokens)
-        self.beside = other
+        self.name, self.model, self.beside, self.tokens = name, loaded.model, other, list(tokens)
         self.cache = DenseCache(loaded.model.spec, capacity=len(self.tokens) + 1)
         self._logits = read(self.model, self.cache, self.tokens)
 
     @property
     def length(self) -> int:
-        return self.other.length
+        return self.beside.length
 
     def read(self, tokens: Sequence[int]) -> None:
         """It reads nothing: it stands where `other` does."""
@@ -39,9 +39,9 @@ class SameSlots(Timed):
         return nullcontext()
 
     def decode(self, count: int) -> list[float]:
-        shown = self.other.shown
+        shown = self.beside.shown
         if len(shown) != WARM + count:
-            raise ValueError(f"{self.name} takes its turn after {self.other.name}, with as many tokens: {len(shown)}")
+            raise ValueError(f"{self.name} takes its turn after {self.beside.name}, with as many tokens: {len(shown)}")
         times = []
         tokens = decode(self.model, self.cache, self._logits, lambda last: int(last.argmax()))
         next(tokens)
@@ -53,7 +53,7 @@ class SameSlots(Timed):
     def _stand_at(self, rows: int) -> None:
         """`rows` rows are in the cache."""
         if rows > len(self.tokens):
-            raise ValueError(f"{self.other.name} shows {rows} slots; {self.name} has {len(self.tokens)} tokens")
+            raise ValueError(f"{self.beside.name} shows {rows} slots; {self.name} has {len(self.tokens)} tokens")
         if rows > self.cache.length:
             read(self.model, self.cache, self.tokens[self.cache.length : rows])
         self.cache.rollback(Mark(rows, self.cache.carry))
@@ -63,7 +63,7 @@ class SameSlots(Timed):
 
     @property
     def slots(self) -> int:
-        return self.other.shown[-1]
+        return self.beside.shown[-1]
 
     @property
     def nbytes(self) -> int:
